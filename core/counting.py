@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from core.batches import Batch
 from core.errors import StoreRefused
 from core.fold import cut, fold, without_doubles
 from core.store import Store
 
-MAX_SUBJECTS_PER_CALL = 10_000
-MAX_BYTES_PER_CALL = 1024 * 1024
+GROUP: Final = "counters"
+"""The consumer group whose members count. Publishers ensure it too: nothing is confirmed before it exists."""
+
+MAX_SUBJECTS_PER_CALL: Final = 10_000
+MAX_BYTES_PER_CALL: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

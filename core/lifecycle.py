@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import structlog
@@ -90,16 +90,27 @@ def on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, first, number)
 
 
-async def serve(service: Service, *, drain_s: float) -> None:
-    """Run `service` until a signal, then drain it for at most `drain_s` and close it."""
+async def serve(service: Service, *, drain_s: float, started: Callable[[], None]) -> None:
+    """Run `service` until a signal, then drain it for at most `drain_s` and close it; `started` tells of its start."""
     stop = asyncio.Event()
     on_signals(stop)
     try:
         await service.start()
+        started()
         await stop.wait()
         await service.drain(drain_s)
     finally:
         await service.close()
+
+
+async def until(condition: Callable[[], bool], timeout_s: float, every_s: float = 0.01) -> bool:
+    """Wait until `condition` holds; False if it did not within `timeout_s`. For what nothing notifies of."""
+    deadline = Deadline(timeout_s)
+    while not condition():
+        if not deadline.left_s:
+            return False
+        await asyncio.sleep(every_s)
+    return True
 
 
 class Deadline:

@@ -71,6 +71,5 @@ def _shown(text: str) -> str:
 def _named(value: object) -> str:
     if value is None:
         return "null"
-    return {bool: "a boolean", float: "a fraction", str: "a string", list: "an array", dict: "an object"}.get(
-        type(value), type(value).__name__
-    )
+    names = {bool: "a boolean", int: "a number", float: "a fraction", str: "a string", list: "an array"}
+    return names.get(type(value), "an object")

@@ -6,8 +6,6 @@ Each class is a section; a service's settings are made of the sections it needs,
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -16,9 +14,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.batches import ENVELOPE_BYTES
 from core.errors import SettingsError
 from core.rates import LARGEST_RATE, RateRange
-
-WRONG_USAGE = 2
-"""The exit code of wrong settings or arguments."""
 
 
 def _one_shard(shards: int) -> int:
@@ -95,7 +90,11 @@ class Draining(Section):
     drain_s: float = Field(8.0, ge=0, le=600, description="most time from SIGTERM to the end, seconds")
 
 
-class ApiSettings(Listening, Topology, Intake, Publishing, Keeping, Draining, Logging):
+class Replica(Listening, Intake, Publishing):
+    """What one replica of the API needs beyond its broker and store."""
+
+
+class ApiSettings(Replica, Topology, Keeping, Draining, Logging):
     """`python -m api`."""
 
 
@@ -106,7 +105,7 @@ class ProcessSettings(Topology, Keeping, Draining, Logging):
     health_port: int = Field(8081, ge=0, le=65535, description="port of health and metrics; 0 takes a free one")
 
 
-class EmbeddedSettings(Listening, Intake, Publishing, Keeping, Draining, Logging):
+class EmbeddedSettings(Replica, Keeping, Draining, Logging):
     """`python -m stack run`."""
 
     topic: str = "rates"
@@ -115,7 +114,7 @@ class EmbeddedSettings(Listening, Intake, Publishing, Keeping, Draining, Logging
 _S = TypeVar("_S", bound=Section)
 
 
-def load(section: Callable[[], _S]) -> _S:
+def load(section: type[_S]) -> _S:
     """Read `section` from the environment; raises SettingsError with one line per wrong setting."""
     try:
         return section()
@@ -126,15 +125,6 @@ def load(section: Callable[[], _S]) -> _S:
             got = f", not {error['input']!r}" if error["loc"] else ""
             lines.append(f"{name}{error['msg'].removeprefix('Value error, ')}{got}")
         raise SettingsError("\n".join(lines)) from None
-
-
-def load_or_exit(section: Callable[[], _S]) -> _S:
-    """Like `load`, but print the message and exit with WRONG_USAGE."""
-    try:
-        return load(section)
-    except SettingsError as exc:
-        print(exc, file=sys.stderr)
-        raise SystemExit(WRONG_USAGE) from None
 
 
 def describe(section: type[Section]) -> str:

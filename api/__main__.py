@@ -1,0 +1,35 @@
+"""`python -m api`: one replica of the HTTP interface, in front of a broker."""
+
+from __future__ import annotations
+
+import structlog
+
+from api.service import ApiService
+from brokers import open_broker
+from core import program
+from core.lifecycle import serve
+from core.logs import configure
+from core.settings import ApiSettings, load
+from store import open_store
+
+
+async def main() -> None:
+    settings = load(ApiSettings)
+    configure(settings, service="api")
+    broker = open_broker(settings.broker_url, name="fanrate-api")
+    store = open_store(settings.store_url, settings)
+    try:
+        service = ApiService(broker, store, settings, topic=settings.topic)
+        await serve(service, drain_s=settings.drain_s, started=lambda: _log_start(service))
+    finally:
+        await broker.close()
+        await store.close()
+
+
+def _log_start(service: ApiService) -> None:
+    structlog.get_logger().info("listening", url=service.url)
+
+
+if __name__ == "__main__":
+    program.parser("api", "Takes rates over HTTP and publishes them to a broker.", ApiSettings).parse_args()
+    program.run(main)

@@ -1,0 +1,285 @@
+"""The lane: group commit on one destination.
+
+A rate does not publish by itself. It joins the open batch and awaits a future of its own. While fewer than
+`max_in_flight` of the lane's publishes are unconfirmed, the open batch leaves at the end of the current turn of the
+event loop; at that limit it grows, and leaves when a confirm arrives. No timer and no linger: an idle lane adds no
+latency, a busy one makes batches by itself.
+
+A batch, once left, is sent again under the same identity until the broker confirms it, whatever became of the requests
+in it. That is safe because the store counts an identity once, and needed because a request that was told "it may or
+may not count" must not be forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from uuid import uuid4
+
+import structlog
+
+from brokers.base import Broker
+from core.batches import ENVELOPE_BYTES, KEY_BYTES, VERSION, Batch, Key, encode, rate_bytes
+from core.errors import BrokerError, BrokerFull, Problem, PublishTimeout
+from core.lifecycle import Pauses, Tasks, until
+from core.rates import Rate
+from core.settings import Publishing
+from core.telemetry import COUNTS, SECONDS, Histogram
+
+log = structlog.get_logger()
+
+PRODUCER_LIFETIME_S = 3600.0
+"""A lane takes a new producer id this often, so that the store can forget the old one's bits in one piece."""
+LONGEST_PUBLISH_TIMEOUT_S = 60.0
+
+Waiter = asyncio.Future[Problem | None]
+"""Ends with None once confirmed, or with what to answer instead. A result and not an exception: one Problem may answer
+thousands, and an exception raised thousands of times drags all their tracebacks along."""
+
+
+@dataclass(slots=True)
+class Producer:
+    """An identity that numbers batches. Totals of rates; both only grow."""
+
+    born: float
+    id: str = field(default_factory=lambda: uuid4().hex)
+    sequence: int = 0
+    opened: int = 0
+    """Taken in."""
+    sealed: int = 0
+    """Taken in and in a batch that has its sequence number."""
+    confirmed: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return self.opened == self.confirmed
+
+
+@dataclass(slots=True)
+class Group:
+    """Rates that will leave, or have left, in one batch, and the requests that wait for them."""
+
+    producer: Producer
+    rates: list[Rate] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+    size_bytes: int = ENVELOPE_BYTES
+    waiters: list[tuple[float, Waiter]] = field(default_factory=list)
+    """When each joined, by the event loop's clock, ascending; and its future."""
+    answered: int = 0
+    """How many of `waiters`, from the front, have been told that it takes too long."""
+
+    def seal(self, shard: int) -> bytes:
+        """Give the batch its sequence number; its encoding."""
+        producer = self.producer
+        producer.sealed += len(self.rates)
+        sequence, producer.sequence = producer.sequence, producer.sequence + 1
+        return encode(
+            Batch(
+                version=VERSION,
+                shard=shard,
+                producer=producer.id,
+                sequence=sequence,
+                opened=producer.sealed,
+                at=time.time(),
+                rates=self.rates,
+                keys=self.keys,
+            )
+        )
+
+    def confirm(self) -> None:
+        self.producer.confirmed += len(self.rates)
+        for _, waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def fail(self, problem: Problem, joined_before: float = float("inf")) -> bool:
+        """Answer those who joined before a time and still wait; whether that was all of them."""
+        while self.answered < len(self.waiters):
+            joined, waiter = self.waiters[self.answered]
+            if joined >= joined_before:
+                return False
+            if not waiter.done():
+                waiter.set_result(problem)
+            self.answered += 1
+        return True
+
+
+class Lane:
+    """One destination: a topic and a shard. `ready` gates publishing; `unsure` is called when a publish failed in a way
+    that may mean that the topic is gone."""
+
+    def __init__(self, broker: Broker, topic: str, shard: int, settings: Publishing, max_rates: int) -> None:
+        self.topic = topic
+        self.shard = shard
+        self.ready = asyncio.Event()
+        self.unconfirmed = 0
+        """Rates taken in and not confirmed."""
+        self.full: str | None = None
+        """What the broker said when it last refused for want of space, until it takes one again."""
+        self.batch_sizes = Histogram(COUNTS)
+        self.confirm_times = Histogram(SECONDS)
+        self.confirmed = self.resent = self.timed_out = 0
+        self._broker = broker
+        self._settings = settings
+        self._max_bytes = min(settings.max_batch_bytes, broker.features.max_message_bytes)
+        self._max_rates = max_rates
+        self._loop = asyncio.get_running_loop()
+        self._producer = Producer(born=self._loop.time())
+        self._former: list[Producer] = []
+        self._open: Group | None = None
+        self._waiting: deque[Group] = deque()
+        self._left: dict[int, Group] = {}
+        self._in_flight = 0
+        self._leaving = False
+        self._last_left = 0.0
+        self._tasks = Tasks()
+
+    def join(self, rates: list[Rate], identity: str | None = None) -> Waiter:
+        """Take `rates` in, whole, in one batch; the future tells when they are confirmed.
+
+        `identity` is that of their Idempotency-Key. Raises Problem 413 when no batch can hold them.
+        """
+        size_bytes = rate_bytes(rates[0]) if len(rates) == 1 else sum(map(rate_bytes, rates))
+        group = self._open
+        if (
+            group is None
+            or len(group.rates) + len(rates) > self._max_rates
+            or group.size_bytes + size_bytes + KEY_BYTES > self._max_bytes
+        ):
+            group = self._open_group(rates, size_bytes)
+        if identity is not None:
+            group.keys.append(Key(identity, len(group.rates), len(rates)))
+            group.size_bytes += KEY_BYTES
+        group.rates += rates
+        group.size_bytes += size_bytes
+        group.producer.opened += len(rates)
+        self.unconfirmed += len(rates)
+        waiter: Waiter = self._loop.create_future()
+        group.waiters.append((self._loop.time(), waiter))
+        if not self._leaving and self._in_flight < self._settings.max_in_flight:
+            self._leaving = True
+            self._loop.call_soon(self._leave)
+        return waiter
+
+    def producers(self) -> list[Producer]:
+        """Those to report to the store: the present one, and former ones with a last report to make."""
+        reported = [*self._former, self._producer]
+        self._former = [producer for producer in self._former if not producer.idle]
+        return reported
+
+    def answer_overdue(self) -> None:
+        """Tell requests that have waited CONFIRM_TIMEOUT_S that it takes too long; their batches stay."""
+        timeout_s = self._settings.confirm_timeout_s
+        joined_before = self._loop.time() - timeout_s
+        before = self.timed_out
+        for group in [*self._left.values(), *self._waiting, *([self._open] if self._open else [])]:
+            answered = group.answered
+            everyone = group.fail(_unconfirmed(timeout_s), joined_before)
+            self.timed_out += group.answered - answered
+            if not everyone:
+                break
+        if self.timed_out > before:
+            log.warning("confirms_overdue", topic=self.topic, requests=self.timed_out - before)
+
+    def oldest_s(self) -> float:
+        """How long the oldest unconfirmed rate has waited; 0 if there is none."""
+        oldest = next(iter(self._left.values()), None) or (self._waiting[0] if self._waiting else self._open)
+        return self._loop.time() - oldest.waiters[0][0] if oldest else 0.0
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything taken in is confirmed, or `timeout_s` has passed."""
+        if not await until(lambda: not self.unconfirmed, timeout_s):
+            log.warning("drain_cut_off", topic=self.topic, unconfirmed=self.unconfirmed)
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+        gone = Problem(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "this replica ended; the rate may or may not count")
+        for group in [*self._left.values(), *self._waiting, *([self._open] if self._open else [])]:
+            group.fail(gone)
+
+    def _open_group(self, rates: list[Rate], size_bytes: int) -> Group:
+        if len(rates) > self._max_rates or ENVELOPE_BYTES + size_bytes + KEY_BYTES > self._max_bytes:
+            detail = f"a request holds at most {self._max_rates} rates and {self._max_bytes} bytes once encoded"
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-many-rates", detail)
+        if self._open is not None:
+            self._waiting.append(self._open)
+        if self._loop.time() - self._producer.born > PRODUCER_LIFETIME_S:
+            self._former.append(self._producer)
+            self._producer = Producer(born=self._loop.time())
+        self._open = Group(self._producer)
+        return self._open
+
+    def _leave(self) -> None:
+        """Send what waits while there is room in flight, oldest first."""
+        self._leaving = False
+        while self._in_flight < self._settings.max_in_flight and (self._waiting or self._open is not None):
+            if self._settings.min_interval_s and self._spaced():
+                return
+            if self._waiting:
+                group = self._waiting.popleft()
+            else:
+                assert self._open is not None
+                group, self._open = self._open, None
+            self._in_flight += 1
+            self._left[id(group)] = group
+            self._tasks.spawn("lane_publish", self._deliver(group))
+
+    def _spaced(self) -> bool:
+        """Whether to wait for MIN_INTERVAL_S, in which case it has been seen to."""
+        now = self._loop.time()
+        wait_s = self._last_left + self._settings.min_interval_s - now
+        if wait_s <= 0:
+            self._last_left = now
+            return False
+        self._leaving = True
+        self._loop.call_later(wait_s, self._leave)
+        return True
+
+    async def _deliver(self, group: Group) -> None:
+        body = group.seal(self.shard)
+        await self._publish_until_confirmed(group, body)
+        del self._left[id(group)]
+        self._in_flight -= 1
+        self.unconfirmed -= len(group.rates)
+        self.confirmed += len(group.rates)
+        self.batch_sizes.add(len(group.rates))
+        self.confirm_times.add(self._loop.time() - group.waiters[0][0])
+        self.full = None
+        group.confirm()
+        if not self._leaving:
+            self._leave()
+
+    async def _publish_until_confirmed(self, group: Group, body: bytes) -> None:
+        timeout_s = self._settings.publish_timeout_s
+        pauses = Pauses()
+        while True:
+            await self.ready.wait()
+            try:
+                await self._broker.publish(self.topic, body, timeout_s)
+                return
+            except PublishTimeout as exc:
+                timeout_s = min(2 * timeout_s, LONGEST_PUBLISH_TIMEOUT_S)
+                error: BrokerError = exc
+            except BrokerFull as exc:
+                self.full = str(exc)
+                group.fail(_full(self.full))
+                error = exc
+            except BrokerError as exc:
+                self.ready.clear()
+                error = exc
+            self.resent += 1
+            log.warning("publish_failed", topic=self.topic, error=type(error).__name__, detail=str(error))
+            await pauses.pause()
+
+
+def _unconfirmed(timeout_s: float) -> Problem:
+    detail = f"the broker did not confirm within {timeout_s:g} s; the rate may or may not count"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unconfirmed", detail, headers={"Retry-After": "1"})
+
+
+def _full(said: str) -> Problem:
+    detail = f"the broker is full ({said}); the rate may still count"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "broker-full", detail, headers={"Retry-After": "1"})

@@ -1,0 +1,76 @@
+"""`python -m bench`: replay real ratings against a running service, or measure the spine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from bench import replay
+from bench.client import WrongAddress
+from core.errors import FanrateError
+
+FINE = 0
+FOUND = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except WrongAddress as exc:
+        print(f"--url: {exc}", file=sys.stderr)
+        return WRONG_USAGE
+    except FanrateError as exc:
+        print(exc, file=sys.stderr)
+        return FOUND
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Replay real ratings against a running service, or measure the way of a rate.",
+        epilog="Exit codes: 0 fine, 1 the run found something, 2 wrong usage, 3 a needed program is not installed.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_replay(commands)
+    return parser
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "replay",
+        help="send 5 307 real film ratings, wait until they are counted and compare",
+        description="Send 5 307 real film ratings through POST /rate, wait until all are counted, and hold each "
+        "subject's growth in count, sum and distribution against the file. May be repeated. Prints LOSS 0 DUP 0; exits "
+        "with 1 otherwise, or when nothing moved for a minute.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--url", default="http://127.0.0.1:8080", help="where the service listens")
+    command.add_argument("--times", type=_natural, default=replay.TIMES, help="how often the file is sent")
+    command.set_defaults(run=_replay)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    result = uvloop.run(replay.replay(options.url, options.times))
+    print("\n".join(replay.lines(result)))
+    return FINE if result.verdict.clean else FOUND
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**6):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

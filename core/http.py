@@ -1,0 +1,264 @@
+"""HTTP as every service here speaks it: a table of routes on aiohttp's low-level server, problem documents for all that
+goes wrong, stalled clients cut off, and a drain that breaks no connection.
+
+No router, no middleware and no Application: one dictionary look-up per request, and this file shows all that a request
+passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.web_log import AccessLogger
+
+from core.errors import FanrateError, Problem
+from core.lifecycle import Deadline, until
+
+log = structlog.get_logger()
+
+Request = web.BaseRequest
+Handler = Callable[[Request], Awaitable[web.StreamResponse]]
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+HEADER_TIMEOUT_S: Final = 10.0
+"""How long a new connection may take to send its first request's header."""
+BODY_TIMEOUT_S: Final = 10.0
+"""How long a request's body may take to arrive."""
+IDLE_TIMEOUT_S: Final = 75.0
+"""How long a kept-alive connection may be idle, or slow with a header: above nginx' 60 s, so that nginx ends it."""
+LAME_DUCK_S: Final = 1.0
+"""How long a draining server answers `Connection: close` before it closes connections that stay silent."""
+BACKLOG: Final = 1024
+
+
+class ListenError(FanrateError):
+    """The address cannot be listened on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """`exact`: path -> method -> handler. `under`: the same for paths of one more segment, such as `/rates/film-42`
+    under `/rates/`."""
+
+    exact: Mapping[str, Mapping[str, Handler]]
+    under: Mapping[str, Mapping[str, Handler]]
+
+    def find(self, path: str) -> Mapping[str, Handler] | None:
+        if (methods := self.exact.get(path)) is not None:
+            return methods
+        parent, _, name = path.rpartition("/")
+        return self.under.get(f"{parent}/") if name else None
+
+
+def json_response(content: object) -> web.Response:
+    """A 200 of one JSON line."""
+    return web.Response(body=msgspec.json.encode(content) + b"\n", content_type="application/json")
+
+
+def problem_response(problem: Problem) -> web.Response:
+    """The RFC 9457 problem document of `problem`."""
+    document = {
+        "type": f"urn:fanrate:problem:{problem.kind}",
+        "title": problem.status.phrase,
+        "status": problem.status.value,
+        "detail": problem.detail,
+        **problem.members,
+    }
+    response = web.Response(
+        status=problem.status.value,
+        body=msgspec.json.encode(document) + b"\n",
+        content_type="application/problem+json",
+        headers=problem.headers,
+    )
+    if problem.close:
+        response.force_close()
+    return response
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body; a Problem 413 above MAX_BODY_BYTES and 408 when it has not arrived within BODY_TIMEOUT_S."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise _too_large()
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large() from None
+    except TimeoutError:
+        detail = f"the body had not arrived after {BODY_TIMEOUT_S:g} s"
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "body-stalled", detail, close=True) from None
+
+
+def _too_large() -> Problem:
+    detail = f"the body is larger than {MAX_BODY_BYTES} bytes"
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail, close=True)
+
+
+class HttpService:
+    """Listens on one address and answers by `routes`. A lifecycle service."""
+
+    def __init__(self, host: str, port: int, routes: Routes, *, access_log: bool = False) -> None:
+        self._host = host
+        self._port = port
+        self._routes = routes
+        self._access_log = access_log
+        self._draining = False
+        self._active = 0
+        self._listener: asyncio.Server | None = None
+        self._second_handle: socket.socket | None = None
+        self._server: _Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen; raises ListenError."""
+        if self._listener is not None:
+            return
+        self._server = _Server(
+            self._handle,
+            access_log_class=AccessLogger,
+            access_log=structlog.stdlib.get_logger("access") if self._access_log else None,
+            keepalive_timeout=IDLE_TIMEOUT_S,
+            tcp_keepalive=False,
+        )
+        listening = _listen(self._host, self._port)
+        self._port = listening.getsockname()[1]
+        self._second_handle = listening.dup()
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._server, sock=listening, backlog=BACKLOG)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Break no connection on the way out:
+
+        1. close the listener, but first take in what already waits in its queue: that would be reset;
+        2. answer `Connection: close` from now on, for at least LAME_DUCK_S, so that proxies let go of idle connections;
+        3. wait for the requests that are being answered.
+        """
+        if self._listener is None or self._draining:
+            return
+        deadline = Deadline(timeout_s)
+        await self._stop_listening()
+        self._draining = True
+        await asyncio.sleep(min(LAME_DUCK_S, deadline.left_s))
+        if not await until(lambda: not self._active, deadline.left_s):
+            log.warning("drain_cut_off", requests=self._active)
+
+    async def close(self) -> None:
+        if self._listener is None or self._server is None:
+            return
+        self._draining = True
+        self._listener.close()
+        if self._second_handle is not None:
+            self._second_handle.close()
+        self._listener = None
+        await self._server.shutdown(0.1)
+
+    async def _stop_listening(self) -> None:
+        assert self._listener is not None
+        assert self._server is not None
+        assert self._second_handle is not None
+        self._listener.close()
+        loop = asyncio.get_running_loop()
+        with self._second_handle as waiting:
+            waiting.setblocking(False)
+            accepted = []
+            while True:
+                try:
+                    accepted.append(waiting.accept()[0])
+                except (BlockingIOError, ConnectionError):
+                    break
+        for connection in accepted:
+            await loop.connect_accepted_socket(self._server, connection)
+
+    async def _handle(self, request: Request) -> web.StreamResponse:
+        self._active += 1
+        try:
+            response = await self._find(request)(request)
+        except Problem as problem:
+            response = problem_response(problem)
+        except Exception:
+            log.exception("request_failed", method=request.method, path=request.path)
+            detail = "the server made a mistake; it is in its log"
+            response = problem_response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail))
+        finally:
+            self._active -= 1
+        if self._draining:
+            response.force_close()
+        return response
+
+    def _find(self, request: Request) -> Handler:
+        methods = self._routes.find(request.path)
+        if methods is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "no-such-page", f"there is nothing at {ascii(request.path)[1:-1]}")
+        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+            detail = f"{request.path} takes {allowed}"
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method", detail, headers={"Allow": allowed})
+        return handler
+
+
+class _Server(web.Server):
+    """aiohttp's low-level server with connections of ours."""
+
+    def __init__(self, handler: Handler, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._options)
+
+    def _make_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
+        protocol.heard = True
+        return Request(message, payload, protocol, writer, task, self._loop, client_max_size=MAX_BODY_BYTES)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, but one that must send a request in time and that is told of bad HTTP in a problem
+    document."""
+
+    heard = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
+
+    def handle_error(
+        self, request: Request, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            detail = (message or "this is not HTTP").strip().splitlines()[0].rstrip(":")
+            return problem_response(Problem(HTTPStatus(status), "bad-http", detail, close=True))
+        log.error("connection_failed", exc_info=exc)
+        return problem_response(Problem(HTTPStatus(status), "internal", "the server made a mistake", close=True))
+
+    def _close_if_silent(self) -> None:
+        if not self.heard:
+            self.force_close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as exc:
+        raise ListenError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+    return listening

@@ -1,0 +1,50 @@
+"""What every `python -m` entry shares: `--help` with the settings, wrong settings as one line and exit 2, uvloop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+from core.errors import FanrateError, SettingsError
+from core.http import ListenError
+from core.settings import Section, describe
+
+FOUND_SOMETHING = 1
+WRONG_USAGE = 2
+
+_T = TypeVar("_T")
+
+
+def parser(module: str, text: str, section: type[Section]) -> argparse.ArgumentParser:
+    """An argument parser whose help ends in the table of settings."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=text,
+        epilog=f"settings, from environment variables [default]:\n{describe(section)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def run(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Run `main` on uvloop. What a user can put right ends in one line on standard error and an exit code."""
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main())
+    except SettingsError as exc:
+        raise _exit(exc, WRONG_USAGE) from None
+    except ListenError as exc:
+        raise _exit(f"{exc}: choose another PORT, or end what listens there", FOUND_SOMETHING) from None
+    except FanrateError as exc:
+        raise _exit(exc, FOUND_SOMETHING) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _exit(message: object, code: int) -> SystemExit:
+    print(f"fanrate: {message}", file=sys.stderr)
+    return SystemExit(code)

@@ -1,0 +1,90 @@
+"""Dead letters, by hand: list them, and send them again once what was wrong is put right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+import msgspec
+
+from brokers.base import Broker, Message, Subscription
+from core import counting
+from core.batches import decode, encode
+from core.letters import GROUP, DeadLetter, dead_topic, unearth
+
+FETCH_MESSAGES = 256
+FETCH_BYTES = 8 * 2**20
+QUIET_S = 2.0
+"""No further letter for this long means that there are no more."""
+PUBLISH_TIMEOUT_S = 10.0
+MOST_LETTERS = 8_000
+"""Read at one time: what a broker hands out unacknowledged is bounded."""
+
+
+@dataclass(slots=True)
+class Redriven:
+    """How many letters went which way."""
+
+    sent: int = 0
+    cut: int = 0
+    expired: int = 0
+
+
+async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
+    """The dead letters of `topic`, oldest first, which stay where they are. Raises BrokerUnavailable."""
+    async with _member(broker, topic) as subscription:
+        async for message in _messages(subscription):
+            yield unearth(message.body)
+
+
+async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
+    """Publish the dead letters of `topic` again as they were, and remove them.
+
+    Cut ones stay. Expired ones stay too unless `expired`: they then go under a new identity and may count twice. A
+    letter is removed only after its message was confirmed. Raises BrokerError, after which a further call goes on.
+    """
+    redriven = Redriven()
+    async with _member(broker, topic) as subscription:
+        await broker.ensure(topic, [counting.GROUP])
+        async for message in _messages(subscription):
+            letter = unearth(message.body)
+            if letter.cut:
+                redriven.cut += 1
+            elif letter.reason == "expired" and not expired:
+                redriven.expired += 1
+            else:
+                body = _under_a_new_identity(letter.body()) if letter.reason == "expired" else letter.body()
+                await broker.publish(topic, body, PUBLISH_TIMEOUT_S)
+                await subscription.acknowledge([message])
+                redriven.sent += 1
+    return redriven
+
+
+def _under_a_new_identity(body: bytes) -> bytes:
+    batch = decode(body)
+    fresh = {"producer": uuid4().hex, "sequence": 0, "opened": len(batch.rates), "at": time.time()}
+    return encode(msgspec.structs.replace(batch, **fresh))
+
+
+@asynccontextmanager
+async def _member(broker: Broker, topic: str) -> AsyncIterator[Subscription]:
+    await broker.ensure(dead_topic(topic), [GROUP])
+    subscription = await broker.subscribe(dead_topic(topic), GROUP)
+    try:
+        yield subscription
+    finally:
+        await subscription.close()
+
+
+async def _messages(subscription: Subscription) -> AsyncIterator[Message]:
+    read = 0
+    while read < MOST_LETTERS:
+        messages = await subscription.fetch(min(FETCH_MESSAGES, MOST_LETTERS - read), FETCH_BYTES, QUIET_S)
+        if not messages:
+            return
+        read += len(messages)
+        for message in messages:
+            yield message

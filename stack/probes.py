@@ -1,0 +1,53 @@
+"""Readiness: one short question to an address, as data."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from stack.ports import HOST
+
+ANSWER_S: Final = 2.0
+MAX_ANSWER_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A part is ready when it accepts a connection and, asked `question`, answers something that `expected` is in."""
+
+    question: bytes = b""
+    expected: bytes = b""
+
+
+LISTENS: Final = Probe()
+REDIS: Final = Probe(b"PING\r\n", rb"\+PONG")
+"""An error such as LOADING is no answer yet."""
+JETSTREAM: Final = Probe(b"", rb'"jetstream":\s*true')
+"""The server greets with what it can do; it does so after it has read its streams."""
+READYZ: Final = Probe(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", rb"\AHTTP/1\.1 200 ")
+
+
+async def passes(probe: Probe, port: int) -> bool:
+    """Ask once, for at most ANSWER_S."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await _ask(probe, port)
+    except (OSError, TimeoutError):
+        return False
+
+
+async def _ask(probe: Probe, port: int) -> bool:
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        writer.write(probe.question)
+        answer = b""
+        while not re.search(probe.expected, answer):
+            part = await reader.read(MAX_ANSWER_BYTES)
+            answer += part
+            if not part or len(answer) > MAX_ANSWER_BYTES:
+                return False
+        return True
+    finally:
+        writer.close()

@@ -1,0 +1,39 @@
+"""Where the server programs are. Servers are not Python packages: `python -m stack services` installs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from core.errors import FanrateError
+
+MISSING_PROGRAM: Final = 3
+"""The exit code when a needed server program is not installed."""
+
+SYSTEM_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where Debian puts servers; seldom on a user's PATH."""
+
+
+class MissingProgram(FanrateError):
+    """A server program is not installed; the message says how to install it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not installed; to install it: make services BROKER=nats")
+        self.name = name
+
+
+def own_folder() -> Path:
+    """Where `make services` puts the programs it builds: outside the clone, so that all clones share them."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fanrate" / "bin"
+
+
+def find(name: str) -> Path:
+    """The program `name`; raises MissingProgram. What `make services` built comes first: it has the version we test."""
+    folders = f"{own_folder()}:{os.environ.get('PATH', os.defpath)}:{SYSTEM_FOLDERS}"
+    found = shutil.which(name, path=folders)
+    if found is None:
+        raise MissingProgram(name)
+    return Path(found)

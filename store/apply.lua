@@ -1,0 +1,166 @@
+-- Count a fold if nothing in it is known or expired; otherwise write nothing and say what is.
+--
+-- Lua is atomic, not transactional: an error half-way leaves the first half written. So this script reads and checks
+-- everything first, and its writes cannot fail. Each kind of key is read once (a wrong type raises there), numbers are
+-- checked to stay exact, and input is unpacked in slices of at most SLICE items (Lua's stack holds some 8 000).
+--
+-- KEYS: 1 producers, 2 names, 3 by count, 4 by mean; then a hash per producer; per chunk its seen and its dead bits;
+--       a string per idempotency key; a hash per minute; a hash per subject.
+-- ARGV: horizon and idempotency time in ms; the number of producers, batches, chunks, keys, minutes, subjects; then
+--       per producer:  id, opened
+--       per batch:     producer, chunk (both from 1), bit, at in ms, number of rates
+--       per minute:    number of pairs, then pairs of subject, count
+--       per subject:   name, sum, number of pairs, then pairs: "count" and the rates, each with its count
+-- Answer: now in ms, known batches, expired batches, known keys; each by its number from 1.
+
+local SLICE = 100
+local EXACT = 2^53
+
+local horizon, remember = tonumber(ARGV[1]), tonumber(ARGV[2])
+local producers, batches, chunks = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local keys, minutes, subjects = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+
+local producer_key = 4
+local chunk_key = producer_key + producers
+local idempotency_key = chunk_key + 2 * chunks
+local minute_key = idempotency_key + keys
+local subject_key = minute_key + minutes
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function refuse(why)
+  return redis.error_reply('REFUSED ' .. why)
+end
+
+local function number(value)
+  if not value then return 0 end
+  local result = tonumber(value)
+  if result and result == math.floor(result) and math.abs(result) < EXACT then return result end
+  return nil
+end
+
+-- What is known?
+
+local batch_at = 9 + 2 * producers
+local known, expired, known_keys, dead = {}, {}, {}, {}
+for b = 1, batches do
+  local at = batch_at + 5 * (b - 1)
+  local chunk = chunk_key + 2 * tonumber(ARGV[at + 1]) - 1
+  if redis.call('GETBIT', KEYS[chunk], ARGV[at + 2]) == 1 then
+    known[#known + 1] = b
+  elseif tonumber(ARGV[at + 3]) < now - horizon then
+    expired[#expired + 1] = b
+  end
+  dead[b] = redis.call('GETBIT', KEYS[chunk + 1], ARGV[at + 2]) == 1
+end
+for k = 1, keys do
+  if redis.call('EXISTS', KEYS[idempotency_key + k]) == 1 then known_keys[#known_keys + 1] = k end
+end
+if #known + #expired + #known_keys > 0 then return {now, known, expired, known_keys} end
+
+-- Would every write succeed?
+
+for z = 1, 4 do redis.call('ZCARD', KEYS[z]) end
+
+local settled, opened, keep = {}, {}, {}
+for p = 1, producers do
+  local stored = redis.call('HMGET', KEYS[producer_key + p], 'settled', 'opened')
+  settled[p], opened[p] = number(stored[1]), number(stored[2])
+  if not settled[p] or not opened[p] then return refuse('a producer holds no numbers') end
+  opened[p] = math.max(opened[p], tonumber(ARGV[9 + 2 * p - 1]))
+  keep[p] = now + horizon
+end
+
+local chunk_keep = {}
+for b = 1, batches do
+  local at = batch_at + 5 * (b - 1)
+  local p, c = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  if not dead[b] then settled[p] = settled[p] + tonumber(ARGV[at + 4]) end
+  local until_ms = math.max(now, tonumber(ARGV[at + 3])) + horizon
+  chunk_keep[c] = math.max(chunk_keep[c] or 0, until_ms)
+  keep[p] = math.max(keep[p], until_ms)
+end
+
+-- Read the fields at ARGV[from], ARGV[from + 2], ... of a hash and add ARGV[from + 1], ... to each: the arguments of
+-- the HSETs that write the sums, or nil if one would not be an exact number.
+local function added(key, from, pairs)
+  local slices = {}
+  for start = 0, pairs - 1, SLICE do
+    local count = math.min(SLICE, pairs - start)
+    local fields = {}
+    for i = 1, count do fields[i] = ARGV[from + 2 * (start + i - 1)] end
+    local stored = redis.call('HMGET', key, unpack(fields))
+    local sums = {}
+    for i = 1, count do
+      local old = number(stored[i])
+      local sum = old and number(old + ARGV[from + 2 * (start + i - 1) + 1])
+      if not sum then return nil end
+      sums[2 * i - 1], sums[2 * i] = fields[i], sum
+    end
+    slices[#slices + 1] = sums
+  end
+  return slices
+end
+
+local cursor = batch_at + 5 * batches
+local minute_writes = {}
+for m = 1, minutes do
+  local pairs = tonumber(ARGV[cursor])
+  minute_writes[m] = added(KEYS[minute_key + m], cursor + 1, pairs)
+  if not minute_writes[m] then return refuse('a minute holds no numbers') end
+  cursor = cursor + 1 + 2 * pairs
+end
+
+local subject_at, subject_writes, counts, means = {}, {}, {}, {}
+for s = 1, subjects do
+  local key = KEYS[subject_key + s]
+  local pairs = tonumber(ARGV[cursor + 2])
+  subject_at[s] = cursor
+  subject_writes[s] = added(key, cursor + 3, pairs)
+  local sum = redis.call('HGET', key, 'sum') or '0'
+  -- The sum is added to by HINCRBY, in 64 bits; below 2^62 it cannot overflow by what one call adds.
+  if not subject_writes[s] or not string.match(sum, '^%-?%d+$') or math.abs(tonumber(sum)) > 2^62 then
+    return refuse('subject ' .. ARGV[cursor] .. ' holds no numbers')
+  end
+  counts[s] = subject_writes[s][1][2]
+  means[s] = (sum + ARGV[cursor + 1]) / counts[s]
+  cursor = cursor + 3 + 2 * pairs
+end
+
+-- Write. HSET first: out of memory is refused at the first write or not at all.
+
+for p = 1, producers do
+  local key = KEYS[producer_key + p]
+  redis.call('HSET', key, 'settled', settled[p], 'opened', opened[p])
+  if redis.call('PEXPIRETIME', key) < keep[p] then redis.call('PEXPIREAT', key, string.format('%.0f', keep[p])) end
+  redis.call('ZADD', KEYS[1], 'GT', now, ARGV[9 + 2 * (p - 1)])
+end
+for b = 1, batches do
+  local at = batch_at + 5 * (b - 1)
+  redis.call('SETBIT', KEYS[chunk_key + 2 * tonumber(ARGV[at + 1]) - 1], ARGV[at + 2], 1)
+end
+for c = 1, chunks do
+  local key = KEYS[chunk_key + 2 * c - 1]
+  if redis.call('PEXPIRETIME', key) < chunk_keep[c] then
+    redis.call('PEXPIREAT', key, string.format('%.0f', chunk_keep[c]))
+  end
+end
+for k = 1, keys do redis.call('SET', KEYS[idempotency_key + k], '', 'PX', ARGV[2]) end
+for m = 1, minutes do
+  local key = KEYS[minute_key + m]
+  for _, sums in ipairs(minute_writes[m]) do redis.call('HSET', key, unpack(sums)) end
+  redis.call('PEXPIRE', key, 7200000)
+end
+for s = 1, subjects do
+  local key, at = KEYS[subject_key + s], subject_at[s]
+  local name = ARGV[at]
+  for _, sums in ipairs(subject_writes[s]) do redis.call('HSET', key, unpack(sums)) end
+  redis.call('HINCRBY', key, 'sum', ARGV[at + 1])
+  if name ~= '*' then
+    if counts[s] == tonumber(ARGV[at + 4]) then redis.call('ZADD', KEYS[2], 0, name) end
+    redis.call('ZADD', KEYS[3], counts[s], name)
+    redis.call('ZADD', KEYS[4], means[s], name)
+  end
+end
+return {now, known, expired, known_keys}

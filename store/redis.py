@@ -1,0 +1,263 @@
+"""The store in Redis 7 or newer: one Lua script per call, all keys `fanrate:{0}:...` (`0` is the shard).
+
+| key | what |
+|---|---|
+| `producers` | sorted set: producer id, by when it was last heard of (ms) |
+| `producer:<id>` | hash: opened, confirmed, settled (rates), lease_until (ms) |
+| `seen:<id>:<chunk>`, `dead:<id>:<chunk>` | a bit per batch, 65 536 to a chunk: counted; settled as a dead letter |
+| `key:<identity>` | an Idempotency-Key's rates were counted |
+| `subject:<name>` | hash: count, sum, and a count per rate; `*` is all subjects |
+| `minute:<minute>` | hash: a count per subject |
+| `names`, `by_count`, `by_mean` | sorted sets of subjects |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+import redis.asyncio
+import structlog
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+
+from core.batches import Batch
+from core.errors import SettingsError, StoreRefused, StoreUnavailable
+from core.fold import ALL, MINUTE_S, Fold
+from core.store import LEASE_S, MINUTES_KEPT, Applied, Lease, Opened, Ranked, Summary
+
+log = structlog.get_logger()
+
+CHUNK: Final = 65_536
+ANSWER_TIMEOUT_S: Final = 5.0
+"""How long one call may take; a fold takes milliseconds."""
+CONNECT_TIMEOUT_S: Final = 2.0
+SKEW_LOGGED_S: Final = 60.0
+
+_PREFIX: Final = "fanrate:{0}:"
+_REFUSALS: Final = ("REFUSED", "WRONGTYPE", "user_script")
+"""What Redis says when the data is at fault; anything else it says means not now."""
+
+
+class RedisStore:
+    """The port, on one Redis."""
+
+    def __init__(self, url: str, *, horizon_s: float, idempotency_s: float) -> None:
+        """Raises SettingsError if `url` is not one."""
+        self._horizon_ms = int(horizon_s * 1000)
+        self._idempotency_ms = int(idempotency_s * 1000)
+        self._skew_logged = False
+        self._clock_ahead_s = 0.0
+        """How far the server's clock is ahead of ours."""
+        try:
+            self._redis: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+                url,
+                decode_responses=True,
+                socket_timeout=ANSWER_TIMEOUT_S,
+                socket_connect_timeout=CONNECT_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),
+                client_name="fanrate",
+            )
+        except ValueError as exc:
+            raise SettingsError(f"STORE_URL: {exc}") from exc
+        self._apply = self._script("apply")
+        self._settle = self._script("settle")
+        self._lease = self._script("lease")
+        self._opened = self._script("opened")
+
+    async def start(self) -> None: ...
+
+    async def check(self) -> None:
+        async with _translated():
+            await _answer(self._redis.ping())
+            try:
+                settings = await _answer(self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy"))
+            except (exceptions.NoPermissionError, exceptions.ResponseError):
+                return
+        if settings.get("appendonly") != "yes" or settings.get("appendfsync") != "always":
+            raise StoreUnavailable("Redis may forget what it counted: set appendonly yes and appendfsync always")
+        if settings.get("maxmemory-policy") != "noeviction":
+            raise StoreUnavailable("Redis may evict what it counted: set maxmemory-policy noeviction")
+
+    async def apply(self, fold: Fold) -> Applied:
+        producers = list(dict.fromkeys(batch.producer for batch in fold.batches))
+        chunks = list(dict.fromkeys(map(_chunk, fold.batches)))
+        minutes = self._clamped(fold.minutes)
+        keys = [_key(name) for name in ("producers", "names", "by_count", "by_mean")]
+        keys += [_key(f"producer:{producer}") for producer in producers]
+        for producer, chunk in chunks:
+            keys += [_key(f"seen:{producer}:{chunk}"), _key(f"dead:{producer}:{chunk}")]
+        keys += [_key(f"key:{identity}") for identity in fold.keys]
+        keys += [_key(f"minute:{minute}") for minute in minutes]
+        keys += [_key(f"subject:{name}") for name in fold.counts]
+        sizes = map(len, (producers, fold.batches, chunks, fold.keys, minutes, fold.counts))
+        arguments: list[Any] = [self._horizon_ms, self._idempotency_ms, *sizes]
+        arguments += _producer_arguments(producers, fold.batches)
+        arguments += _batch_arguments(producers, chunks, fold.batches)
+        for counts in minutes.values():
+            arguments.append(len(counts))
+            for pair in counts.items():
+                arguments += pair
+        for name, distribution in fold.counts.items():
+            arguments += _subject_arguments(name, distribution)
+        async with _translated():
+            now_ms, known, expired, known_keys = await _answer(self._apply(keys=keys, args=arguments))
+        self._set_clock(now_ms)
+        identities = [(batch.producer, batch.sequence) for batch in fold.batches]
+        return Applied(
+            known=frozenset(identities[number - 1] for number in known),
+            expired=frozenset(identities[number - 1] for number in expired),
+            known_keys=frozenset(fold.keys[number - 1] for number in known_keys),
+        )
+
+    async def settle(self, batches: Sequence[Batch]) -> None:
+        keys = [_key("producers")]
+        arguments: list[Any] = [self._horizon_ms]
+        for batch in batches:
+            producer, chunk = _chunk(batch)
+            keys += [_key(f"producer:{producer}"), _key(f"seen:{producer}:{chunk}"), _key(f"dead:{producer}:{chunk}")]
+            arguments += [producer, batch.sequence % CHUNK, int(batch.at * 1000), len(batch.rates), batch.opened]
+        async with _translated():
+            await _answer(self._settle(keys=keys, args=arguments))
+
+    async def lease(self, leases: Sequence[Lease]) -> None:
+        keys = [_key("producers"), *(_key(f"producer:{lease.producer}") for lease in leases)]
+        arguments: list[Any] = [self._horizon_ms, int(LEASE_S * 1000)]
+        for lease in leases:
+            arguments += [lease.producer, lease.opened, lease.confirmed]
+        async with _translated():
+            self._set_clock(await _answer(self._lease(keys=keys, args=arguments)))
+
+    async def opened(self) -> Opened:
+        async with _translated():
+            opened, abandoned = await _answer(self._opened(keys=[_key("producers")], args=[_key("producer:")]))
+        return Opened(opened, abandoned)
+
+    async def totals(self) -> Summary:
+        return await self.subject(ALL) or Summary()
+
+    async def subject(self, name: str) -> Summary | None:
+        async with _translated():
+            fields = await _answer(self._redis.hgetall(_key(f"subject:{name}")))
+            if not fields:
+                return None
+            seconds, _ = await _answer(self._redis.time())
+            newest = seconds // MINUTE_S
+            minutes = range(newest - MINUTES_KEPT + 1, newest + 1)
+            pipeline = self._redis.pipeline(transaction=False)
+            for minute in minutes:
+                pipeline.hget(_key(f"minute:{minute}"), name)
+            counts = await _answer(pipeline.execute())
+        return Summary(
+            count=int(fields.pop("count")),
+            sum=int(fields.pop("sum")),
+            distribution={rate: int(fields[str(rate)]) for rate in sorted(map(int, fields))},
+            minutes={minute: int(count) for minute, count in zip(minutes, counts, strict=True) if count},
+        )
+
+    async def subjects(self, after: str, limit: int) -> list[Ranked]:
+        async with _translated():
+            least = f"({after}" if after else "-"
+            names = await _answer(self._redis.zrangebylex(_key("names"), least, "+", start=0, num=limit))
+            return await self._ranked(names)
+
+    async def top(self, n: int, by: Literal["count", "mean"]) -> list[Ranked]:
+        async with _translated():
+            return await self._ranked(await _answer(self._redis.zrevrange(_key(f"by_{by}"), 0, n - 1)))
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _ranked(self, names: Sequence[str]) -> list[Ranked]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.hmget(_key(f"subject:{name}"), "count", "sum")
+        rows = await _answer(pipeline.execute())
+        return [
+            Ranked(name, int(count), int(total) / int(count)) for name, (count, total) in zip(names, rows, strict=True)
+        ]
+
+    def _script(self, name: str) -> AsyncScript:
+        return self._redis.register_script(files("store").joinpath(f"{name}.lua").read_text())
+
+    def _clamped(self, minutes: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
+        """`minutes` without the future, by the server's clock as of its last answer, and without those too old to be
+        asked for."""
+        this_minute = int((time.time() + self._clock_ahead_s) // MINUTE_S)
+        clamped: dict[int, dict[str, int]] = {}
+        for minute, counts in minutes.items():
+            if minute <= this_minute - MINUTES_KEPT:
+                continue
+            target = clamped.setdefault(min(minute, this_minute), {})
+            for name, count in counts.items():
+                target[name] = target.get(name, 0) + count
+        return clamped
+
+    def _set_clock(self, now_ms: int) -> None:
+        self._clock_ahead_s = now_ms / 1000 - time.time()
+        if abs(self._clock_ahead_s) > SKEW_LOGGED_S and not self._skew_logged:
+            self._skew_logged = True
+            log.warning("clocks_differ", redis_ahead_s=round(self._clock_ahead_s, 1))
+
+
+def _key(name: str) -> str:
+    return _PREFIX + name
+
+
+def _chunk(batch: Batch) -> tuple[str, int]:
+    return batch.producer, batch.sequence // CHUNK
+
+
+def _producer_arguments(producers: Sequence[str], batches: Sequence[Batch]) -> list[Any]:
+    opened: dict[str, int] = dict.fromkeys(producers, 0)
+    for batch in batches:
+        opened[batch.producer] = max(opened[batch.producer], batch.opened)
+    return [argument for pair in opened.items() for argument in pair]
+
+
+def _batch_arguments(
+    producers: Sequence[str], chunks: Sequence[tuple[str, int]], batches: Sequence[Batch]
+) -> list[Any]:
+    producer_numbers = {producer: number for number, producer in enumerate(producers, 1)}
+    chunk_numbers = {chunk: number for number, chunk in enumerate(chunks, 1)}
+    arguments: list[Any] = []
+    for batch in batches:
+        arguments += [
+            producer_numbers[batch.producer],
+            chunk_numbers[_chunk(batch)],
+            batch.sequence % CHUNK,
+            int(batch.at * 1000),
+            len(batch.rates),
+        ]
+    return arguments
+
+
+def _subject_arguments(name: str, distribution: dict[int, int]) -> list[Any]:
+    total = sum(rate * count for rate, count in distribution.items())
+    arguments: list[Any] = [name, total, len(distribution) + 1, "count", sum(distribution.values())]
+    for pair in distribution.items():
+        arguments += pair
+    return arguments
+
+
+async def _answer(call: Awaitable[Any]) -> Any:
+    """Await a call of redis-py, whose types do not tell the asynchronous from the synchronous client."""
+    return await call
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Driver errors in the terms of the port."""
+    try:
+        yield
+    except exceptions.ResponseError as exc:
+        if any(refusal in str(exc) for refusal in _REFUSALS):
+            raise StoreRefused(str(exc)) from exc
+        raise StoreUnavailable(str(exc)) from exc
+    except (exceptions.RedisError, OSError, TimeoutError) as exc:
+        raise StoreUnavailable(str(exc) or type(exc).__name__) from exc
