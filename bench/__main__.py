@@ -10,7 +10,11 @@ import uvloop
 
 from bench import replay
 from bench.client import WrongAddress
+from bench.spine.bars import Options
+from bench.spine.run import MEASURES, run
+from bench.wrk import MissingWrk
 from core.errors import FanrateError
+from stack.programs import MISSING_PROGRAM, MissingProgram
 
 FINE = 0
 FOUND = 1
@@ -29,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WrongAddress as exc:
         print(f"--url: {exc}", file=sys.stderr)
         return WRONG_USAGE
+    except (MissingProgram, MissingWrk) as exc:
+        print(exc, file=sys.stderr)
+        return MISSING_PROGRAM
     except FanrateError as exc:
         print(exc, file=sys.stderr)
         return FOUND
@@ -43,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_replay(commands)
+    _add_spine(commands)
     return parser
 
 
@@ -64,6 +72,29 @@ def _replay(options: argparse.Namespace) -> int:
     result = uvloop.run(replay.replay(options.url, options.times))
     print("\n".join(replay.lines(result)))
     return FINE if result.verdict.clean else FOUND
+
+
+def _add_spine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    defaults = Options()
+    command = commands.add_parser(
+        "spine",
+        help="measure the way of a rate through NATS JetStream into Redis",
+        description="Measure POST /rate, group commit, folding, freshness and memory on NATS JetStream and Redis, each "
+        "against its bar. Needs redis-server, nats-server and wrk. One JSON file per measure goes to bench/out/; a "
+        "missed bar names a profile, and exits with 1.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--only", choices=list(MEASURES), action="append", help="measure just this; may be repeated")
+    command.add_argument("--seconds", type=_natural, default=int(defaults.seconds), help="length of one load")
+    command.add_argument("--repeat", type=_natural, default=defaults.repeat, help="turns, of which the median is taken")
+    command.add_argument("--quick", action="store_true", help="a million POSTs instead of ten, fewer rates to fold")
+    command.add_argument("--profile", action="store_true", help="write profiles also where the bars are met")
+    command.set_defaults(run=_spine)
+
+
+def _spine(options: argparse.Namespace) -> int:
+    settings = Options(seconds=options.seconds, repeat=options.repeat, quick=options.quick, profile=options.profile)
+    return FINE if uvloop.run(run(options.only or list(MEASURES), settings)) else FOUND
 
 
 def _natural(text: str) -> int:

@@ -8,6 +8,7 @@ was answered: for trouble and for replays; it says nothing about latency.
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -55,7 +56,7 @@ class Report:
     """No answer in time."""
     seconds: float = 0.0
     confirmed_at: array[float] = field(default_factory=lambda: array("d"))
-    """The event loop's time of each 200, ascending."""
+    """`time.monotonic` of each 200, ascending."""
     latencies_s: array[float] = field(default_factory=lambda: array("d"))
     """Open loop: from the intended sending to the 200, of each request answered 200."""
     wake_ups_s: array[float] = field(default_factory=lambda: array("d"))
@@ -78,7 +79,7 @@ class Report:
         return self.unsent > 0 or percentile(self.wake_ups_s, 99) > LATE_S
 
     def next_confirm_s(self, after_s: float) -> float | None:
-        """How long after the loop's time `after_s` the next 200 came."""
+        """How long after `time.monotonic` was `after_s` the next 200 came."""
         index = bisect_left(self.confirmed_at, after_s)
         return self.confirmed_at[index] - after_s if index < len(self.confirmed_at) else None
 
@@ -104,27 +105,26 @@ async def open_loop(
 ) -> Report:
     """Send request number i at i / `per_s` for `seconds`; a request whose time has come waits for a free one of the
     `connections`, and that wait is part of its latency."""
-    loop = asyncio.get_running_loop()
     report = Report()
-    start = loop.time() + 0.05
+    start = time.monotonic() + 0.05
     slots = iter(range(int(per_s * seconds)))
     last_leave = start + seconds + GRACE_S
 
     async def work(courier: Courier) -> None:
         for slot in slots:
             due = start + slot / per_s
-            now = loop.time()
+            now = time.monotonic()
             if due > now:
                 await asyncio.sleep(due - now)
-                report.wake_ups_s.append(loop.time() - due)
+                report.wake_ups_s.append(time.monotonic() - due)
             elif now > last_leave:
                 report.unsent += 1
                 continue
             if await courier.deliver(next(requests)):
-                report.latencies_s.append(loop.time() - due)
+                report.latencies_s.append(time.monotonic() - due)
 
     await _work_all(work, address, report, ledger, connections, timeout_s)
-    report.seconds = loop.time() - start
+    report.seconds = time.monotonic() - start
     return report
 
 
@@ -144,10 +144,9 @@ async def closed_loop(
     With `retry`, one that was not answered 200 is sent again, until it is or `stop` is set: for requests with a key.
     `confirmed` is told of the number of rates of each 200.
     """
-    loop = asyncio.get_running_loop()
     report = Report()
     stop = stop or asyncio.Event()
-    start = loop.time()
+    start = time.monotonic()
 
     async def work(courier: Courier) -> None:
         for request in requests:
@@ -159,7 +158,7 @@ async def closed_loop(
                 return
 
     await _work_all(work, address, report, ledger, connections, timeout_s)
-    report.seconds = loop.time() - start
+    report.seconds = time.monotonic() - start
     return report
 
 
@@ -170,7 +169,6 @@ class Courier:
         self._connection = connection
         self._report = report
         self._ledger = ledger
-        self._clock = asyncio.get_running_loop().time
 
     async def deliver(self, request: Request, retry_until: asyncio.Event | None = None) -> bool:
         """Send `request`, again and again until `retry_until` is set; whether it was answered 200."""
@@ -180,7 +178,7 @@ class Courier:
             status = await self._attempt(request)
             if status == HTTPStatus.OK:
                 self._ledger.confirm(request.rates)
-                self._report.confirmed_at.append(self._clock())
+                self._report.confirmed_at.append(time.monotonic())
                 return True
             rejected = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
             may_count = may_count or not (rejected or status == _NEVER_LEFT)

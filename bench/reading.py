@@ -174,8 +174,8 @@ async def await_counted(
     cannot be read for `patience_s`.
     """
     names = ledger.subjects
-    patience = _Patience(patience_s)
-    while not patience.over:
+    waiting = Patience(patience_s)
+    while not waiting.over:
         try:
             total = (await reader.totals()).count - before.total
             counted(total)
@@ -185,16 +185,16 @@ async def await_counted(
                     break
                 total = verdict.counted
         except UnreadableService:
-            if patience.over:
+            if waiting.over:
                 raise
         else:
-            patience.observe(total)
+            waiting.observe(total)
         await asyncio.sleep(_POLL_S)
     await asyncio.sleep(_SETTLED_S)
     return ledger.compare(before.subjects, await reader.subjects(names))
 
 
-class _Patience:
+class Patience:
     """Is over when a number has not grown for a while."""
 
     def __init__(self, seconds: float) -> None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from bench.client import Address
 from bench.ledger import Ledger, Verdict
 from bench.load import Report, Request, closed_loop, rate_request
-from bench.reading import PATIENCE_S, Reader, Reading, await_counted
+from bench.reading import PATIENCE_S, Reader, Reading, UnreadableService, await_counted
 from core.errors import FanrateError
 from core.rates import Rate
 
@@ -51,8 +51,8 @@ def ratings() -> list[Rate]:
 async def replay(url: str, times: int, *, patience_s: float = PATIENCE_S) -> Replayed:
     """Send the file `times` times to the service at `url` and wait until all is counted.
 
-    Raises ReplayFailed if nothing is confirmed for `patience_s` or a rate is refused for good, UnreadableService and
-    WrongAddress if there is no such service.
+    Raises ReplayFailed if there is no such service, nothing is confirmed for `patience_s` or a rate is refused for
+    good, and WrongAddress for a URL that can't be one.
     """
     address = Address.of(url)
     rates = ratings()
@@ -60,6 +60,8 @@ async def replay(url: str, times: int, *, patience_s: float = PATIENCE_S) -> Rep
     try:
         before = await reader.read({subject for subject, _ in rates})
         return await _send_and_count(address, rates, times, reader, before, patience_s)
+    except UnreadableService as exc:
+        raise ReplayFailed(f"no Fanrate can be read at {url}: {exc}") from exc
     finally:
         reader.close()
 

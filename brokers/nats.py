@@ -4,31 +4,25 @@ Confirmed means stored by the stream. Nothing is lost between confirm and acknow
 message until every durable has acknowledged it (interest), refuses new ones when full (discard new) and has its
 durables before its first message.
 
-nats-py carries the bytes; the parts of it that wait without a deadline, buffer while disconnected or reconnect on
-their own are not used. Each connection is a `_Link` of its own: what was sent on one is never taken up on the next, so
-that a late acknowledgement cannot reach a stream that was lost and made anew.
+Each connection is a `Link` of its own and replaced as a whole, so that nothing sent on one is repeated on the next, and
+no late acknowledgement reaches a stream that was lost and made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import OrderedDict, deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import msgspec
 import structlog
-from nats import errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as Source
 
-from brokers.base import Features, Message
+from brokers.base import Features
+from brokers.nats_link import NO_RESPONDERS, RETRY_S, Link, status
+from brokers.nats_pull import NatsSubscription
 from core.errors import (
     BrokerError,
     BrokerFull,
@@ -44,20 +38,8 @@ MAX_MESSAGE_BYTES: Final = 2**20
 MAX_UNACKNOWLEDGED: Final = 8192
 """Messages of one group that may be with its members at a time; beyond, the server delivers none."""
 
-_RETRY_S = 0.25
-_CHECK_S = 0.25
-_CONNECT_TIMEOUT_S = 2
-_PING_S = 5
-"""A server that answers no ping for three of these counts as lost."""
 _REQUEST_TIMEOUT_S = 5.0
-_CLOSE_TIMEOUT_S = 1.0
-_LONGEST_PULL_S = 5.0
-"""A waiting pull is renewed this often: whatever loses one costs no more than this."""
-_MAX_UNSENT_BYTES = 8 * 2**20
-"""A server that stops reading must not fill this process: further publishes wait for room."""
-_ROOM_CHECK_S = 0.01
 
-_NO_RESPONDERS = "503"
 _STREAM_EXISTS = 10058
 _FULL = {10023, 10028, 10047}
 """Out of the server's or the account's resources; the limits of one stream come as 10077."""
@@ -91,104 +73,6 @@ class _Answer(msgspec.Struct):
 _answers = msgspec.json.Decoder(_Answer)
 
 
-class _Link:
-    """One connection, from its making to its loss."""
-
-    def __init__(self) -> None:
-        self.client = Client()
-        self.waiting: set[asyncio.Event] = set()
-        """Set when the connection is lost."""
-        self._inbox = new_inbox()
-        self._numbers = itertools.count()
-        self._answers: dict[str, asyncio.Future[Msg]] = {}
-        self._doubt = asyncio.Event()
-
-    @property
-    def up(self) -> bool:
-        return self.client.is_connected
-
-    async def open(self, url: str, name: str) -> None:
-        """Connect, trying for ever while the server refuses."""
-        await self.client.connect(
-            url,
-            name=name,
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            allow_reconnect=False,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=_RETRY_S,  # type: ignore[arg-type]  # annotated int, used as seconds
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            ping_interval=_PING_S,
-            max_outstanding_pings=2,
-            pending_size=0,  # keeps nothing while disconnected, and never makes publish() wait for the socket
-        )
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
-
-    async def until_lost(self) -> None:
-        """Return when the connection is lost. nats-py does not tell of every loss, so its state is looked at too."""
-        while self.up:
-            self._doubt.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK_S):
-                    await self._doubt.wait()
-
-    async def send(self, subject: str, body: bytes, reply: str = "") -> None:
-        if not self.up:
-            raise BrokerUnavailable("not connected")
-        try:
-            await self.client.publish(subject, body, reply=reply)
-        except (errors.Error, OSError) as exc:
-            raise BrokerUnavailable(str(exc)) from exc
-
-    async def ask(self, subject: str, body: bytes, timeout_s: float) -> Msg:
-        """Send and await the one answer; raises BrokerUnavailable, and TimeoutError after `timeout_s`."""
-        reply = f"{self._inbox}.{next(self._numbers)}"
-        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._answers[reply] = answer
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self.up and self.client.pending_data_size > _MAX_UNSENT_BYTES:
-                    await asyncio.sleep(_ROOM_CHECK_S)  # noqa: ASYNC110  # nats-py has no event for it
-                await self.send(subject, body, reply)
-                return await answer
-        finally:
-            del self._answers[reply]
-
-    def fail(self, reason: str) -> None:
-        """End everything that waits for this connection."""
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(BrokerUnavailable(reason))
-        for event in self.waiting:
-            event.set()
-
-    async def close(self) -> None:
-        """Send what is unsent and close; at once if the server takes nothing."""
-        self.fail("connection lost")
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self.client.close()
-        except Exception as exc:
-            log.debug("broker_close_failed", error=repr(exc))
-        finally:
-            # Closing an asyncio transport waits for ever while the peer reads nothing, and nats-py has no abort.
-            writer = getattr(getattr(self.client, "_transport", None), "_io_writer", None)
-            if writer is not None:
-                writer.transport.abort()
-
-    async def _on_answer(self, message: Msg) -> None:
-        answer = self._answers.get(message.subject)
-        if answer is not None and not answer.done():
-            answer.set_result(message)
-
-    async def _on_error(self, error: Exception) -> None:
-        log.debug("broker_connection_error", error=repr(error))
-        self._doubt.set()
-
-    async def _on_disconnect(self) -> None:
-        self._doubt.set()
-
-
 class NatsBroker:
     """The port, on JetStream.
 
@@ -203,7 +87,7 @@ class NatsBroker:
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES)
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._subscriptions: set[NatsSubscription] = set()
         self._closed = False
@@ -257,7 +141,13 @@ class NatsBroker:
     async def subscribe(self, topic: str, group: str) -> NatsSubscription:
         answer = await self._request(f"CONSUMER.INFO.{topic}.{group}")
         _raise_error(answer, f"group {group!r} of topic {topic!r}")
-        subscription = NatsSubscription(self, topic, group, self._redeliver_after_s)
+        subscription = NatsSubscription(
+            topic,
+            group,
+            link=self.link,
+            on_close=self._subscriptions.discard,
+            redeliver_after_s=self._redeliver_after_s,
+        )
         await subscription.attach()
         self._subscriptions.add(subscription)
         return subscription
@@ -271,16 +161,12 @@ class NatsBroker:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
 
-    def link(self) -> _Link:
+    def link(self) -> Link:
         """The connection; raises BrokerUnavailable while there is none."""
         self._check_open()
         if self._link is None or not self._link.up:
             raise BrokerUnavailable(f"no connection to {self._address}")
         return self._link
-
-    def forget(self, subscription: NatsSubscription) -> None:
-        """A subscription is closed."""
-        self._subscriptions.discard(subscription)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -311,7 +197,7 @@ class NatsBroker:
 
     async def _stay_connected(self) -> None:
         while not self._closed:
-            link = _Link()
+            link = Link()
             try:
                 await link.open(self._url, self._name)
                 self._use(link)
@@ -322,179 +208,15 @@ class NatsBroker:
             finally:
                 self._link = None
                 await link.close()
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
-    def _use(self, link: _Link) -> None:
+    def _use(self, link: Link) -> None:
         self._check_open()
         self._features = replace(
             self._features, max_message_bytes=min(self._features.max_message_bytes, link.client.max_payload)
         )
         self._link = link
         log.info("broker_connected", broker=self._address)
-
-
-class NatsSubscription:
-    """One member of a group: pulls through an inbox of its own, which is made anew on every connection."""
-
-    def __init__(self, broker: NatsBroker, topic: str, group: str, redeliver_after_s: float) -> None:
-        self._broker = broker
-        self._pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{topic}.{group}"
-        self._redeliver_after_s = redeliver_after_s
-        self._link: _Link | None = None
-        self._source: Source | None = None
-        self._inbox = ""
-        self._buffer: deque[Msg] = deque()
-        """Arrived and not fetched: late answers to earlier pulls too."""
-        self._held: OrderedDict[str, float] = OrderedDict()
-        """Fetched and not acknowledged: receipt -> when the server delivers it again, earliest first."""
-        self._behind = 0
-        """Messages that the server still had for the group after the latest delivery, redeliveries not counted."""
-        self._pulls = itertools.count()
-        self._pull_reply = ""
-        self._pull_status = ""
-        self._enough = 0
-        self._changed = asyncio.Event()
-        self._closed = False
-        self._leaving = asyncio.Lock()
-
-    async def attach(self) -> _Link:
-        """Listen on the present connection; what an earlier one delivered is returned for redelivery."""
-        if self._closed:
-            raise BrokerUnavailable("closed")
-        link = self._broker.link()
-        if link is self._link:
-            return link
-        inbox = new_inbox()
-
-        async def receive(message: Msg) -> None:
-            if inbox == self._inbox:
-                self._receive(message)
-
-        try:
-            source = await link.client.subscribe(f"{inbox}.*", cb=receive)
-        except (errors.Error, OSError) as exc:
-            raise BrokerUnavailable(str(exc)) from exc
-        if self._link is not None:
-            self._link.waiting.discard(self._changed)
-        self._link, self._inbox, self._source = link, inbox, source
-        link.waiting.add(self._changed)
-        await self._return_all(link)
-        return link
-
-    async def fetch(self, max_messages: int, max_bytes: int, timeout_s: float) -> list[Message]:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout_s
-        link = await self.attach()
-        self._forget_redelivered(clock())
-        if not self._buffer:
-            await self._pull(link, max_messages, max_bytes, deadline)
-        while not self._buffer and (left_s := deadline - clock()) > 0:
-            await self._pull_next(link, min(left_s, _LONGEST_PULL_S))
-            more_bytes = max_bytes - sum(len(message.data) for message in self._buffer)
-            if self._buffer and self._behind and max_messages > len(self._buffer) and more_bytes > 0:
-                await self._pull(link, max_messages - len(self._buffer), more_bytes, deadline)
-        return self._take(link, max_messages, max_bytes, clock() + self._redeliver_after_s)
-
-    async def acknowledge(self, messages: Sequence[Message]) -> None:
-        if self._closed:
-            raise BrokerUnavailable("closed")
-        link = self._broker.link()
-        for message in messages:
-            origin, reply = message.receipt
-            self._held.pop(reply, None)
-            if origin is link:
-                await link.send(reply, b"+ACK")
-
-    async def close(self) -> None:
-        self._closed = True
-        self._changed.set()
-        async with self._leaving:
-            link, source, self._source = self._link, self._source, None
-            self._broker.forget(self)
-            if link is None or source is None or not link.up:
-                return
-            link.waiting.discard(self._changed)
-            # Draining first: a message returned while the server still has a pull of ours would come straight back.
-            with suppress(errors.Error, OSError, TimeoutError, BrokerUnavailable):
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await source.drain()  # type: ignore[no-untyped-call]
-                    await self._return_all(link)
-                    await link.client.flush()
-
-    def _receive(self, message: Msg) -> None:
-        if message.reply.startswith("$JS.ACK."):
-            self._buffer.append(message)
-            self._behind = _messages_behind(message.reply)
-            if self._behind == 0 or len(self._buffer) >= self._enough:
-                self._changed.set()
-        elif message.subject == self._pull_reply:
-            self._pull_status = _status(message)
-            self._changed.set()
-
-    async def _pull(self, link: _Link, max_messages: int, max_bytes: int, deadline: float) -> None:
-        """Ask for what is there.
-
-        The server sends nothing of a message above `max_bytes`; `_pull_next` asks for such a one.
-        """
-        await self._request(link, {"batch": max_messages, "max_bytes": max_bytes, "no_wait": True}, max_messages)
-        await self._settle(link, deadline)
-
-    async def _pull_next(self, link: _Link, timeout_s: float) -> None:
-        """Wait for one message, of any size."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        await self._request(link, {"batch": 1, "expires": round(timeout_s * 1e9)}, 1)
-        await self._settle(link, deadline)
-        if self._pull_status == "409":  # refused: too many pulls wait, or the server shuts down
-            await asyncio.sleep(min(timeout_s, _RETRY_S))
-
-    async def _request(self, link: _Link, pull: dict[str, object], messages: int) -> None:
-        self._pull_reply = f"{self._inbox}.{next(self._pulls)}"
-        self._pull_status = ""
-        self._enough = len(self._buffer) + messages
-        self._changed.clear()
-        await link.send(self._pull_subject, msgspec.json.encode(pull), self._pull_reply)
-
-    async def _settle(self, link: _Link, deadline: float) -> None:
-        """Wait until the pull is answered, or for `deadline`; a later answer is kept for the next fetch."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await self._changed.wait()
-        if self._closed:
-            raise BrokerUnavailable("closed")
-        if not link.up:
-            raise BrokerUnavailable("connection lost")
-        if self._pull_status == _NO_RESPONDERS:
-            raise BrokerUnavailable("the server does not have the topic or the group, or is still starting")
-
-    def _take(self, link: _Link, max_messages: int, max_bytes: int, due: float) -> list[Message]:
-        messages: list[Message] = []
-        size_bytes = 0
-        while self._buffer and len(messages) < max_messages and size_bytes < max_bytes:
-            message = self._buffer.popleft()
-            self._held[message.reply] = due
-            messages.append(Message(message.data, (link, message.reply)))
-            size_bytes += len(message.data)
-        return messages
-
-    def _forget_redelivered(self, now: float) -> None:
-        while self._held and next(iter(self._held.values())) < now:
-            self._held.popitem(last=False)
-
-    async def _return_all(self, link: _Link) -> None:
-        """Tell the server that nothing delivered so far will be acknowledged.
-
-        To return what an earlier connection delivered is safe even if the stream was made anew since: at worst a
-        message comes twice.
-        """
-        replies = [*self._held, *(message.reply for message in self._buffer)]
-        self._held.clear()
-        self._buffer.clear()
-        for reply in replies:
-            await link.send(reply, b"-NAK")
-
-
-def new_inbox() -> str:
-    return f"_INBOX.{uuid4().hex}"
 
 
 def _address(url: str) -> str:
@@ -509,19 +231,8 @@ def _address(url: str) -> str:
     return f"{host}:{port}"
 
 
-def _status(message: Msg) -> str:
-    return (message.headers or {}).get("Status", "")
-
-
-def _messages_behind(reply: str) -> int:
-    """The last field of `$JS.ACK.<stream>.<durable>.<deliveries>.<stream sequence>.<sequence>.<time>.<pending>`, which
-    in its newer form has domain and account before the stream and may have a further field behind."""
-    tokens = reply.split(".")
-    return int(tokens[8 if len(tokens) == 9 else 10])
-
-
 def _decode(message: Msg) -> _Answer:
-    if _status(message) == _NO_RESPONDERS:
+    if status(message) == NO_RESPONDERS:
         raise BrokerUnavailable("no stream takes this subject, or JetStream is off or still starting")
     try:
         return _answers.decode(message.data)

@@ -94,8 +94,8 @@ def call_bytes(batch: Batch) -> int:
 
 
 def without_doubles(batches: Iterable[Batch]) -> list[Batch]:
-    """The first batch of each identity, in order."""
-    return list({(batch.producer, batch.sequence): batch for batch in reversed(list(batches))}.values())[::-1]
+    """One batch of each identity, in the order of their first appearance."""
+    return list({(batch.producer, batch.sequence): batch for batch in batches}.values())
 
 
 def _rates(batch: Batch, known: AbstractSet[str], taken: dict[str, None]) -> Iterable[Rate]:

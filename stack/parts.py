@@ -1,4 +1,4 @@
-"""What each part of a topology is: its command, address, files and how it is told to stop. Data; `stack.member` runs it.
+"""What each part of a topology is: its command, address, files, how it is told to stop. Data; `stack.member` runs it.
 
 All of a part's files lie within the stack's `directory`: `data/NAME` and `logs/NAME.log`.
 """
@@ -6,7 +6,6 @@ All of a part's files lie within the stack's `directory`: `data/NAME` and `logs/
 from __future__ import annotations
 
 import enum
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,7 +73,9 @@ def nats(directory: Path, *, name: str = "nats", port: int | None = None) -> Par
     port = port or free_port()
     data = _data(directory, name)
     argv = [str(find("nats-server")), "-a", HOST, "-p", str(port), "-js", "-sd", str(data)]
-    return Part(name, Tier.SERVER, argv, port, f"nats://{HOST}:{port}", _log(directory, name), JETSTREAM, folders=[data])
+    return Part(
+        name, Tier.SERVER, argv, port, f"nats://{HOST}:{port}", _log(directory, name), JETSTREAM, folders=[data]
+    )
 
 
 def process(
@@ -141,8 +142,7 @@ def _service(module: str, tier: Tier, directory: Path, name: str, port: int, env
 
 
 def _drain_s(env: Mapping[str, str]) -> float:
-    given = env.get("DRAIN_S") or os.environ.get("DRAIN_S")
-    return load(lambda: Draining.model_validate({"drain_s": given}) if given else Draining()).drain_s
+    return float(env["DRAIN_S"]) if "DRAIN_S" in env else load(Draining).drain_s
 
 
 def _data(directory: Path, name: str) -> Path:

@@ -40,8 +40,8 @@ CONNECT_TIMEOUT_S: Final = 2.0
 SKEW_LOGGED_S: Final = 60.0
 
 _PREFIX: Final = "fanrate:{0}:"
-_REFUSALS: Final = ("REFUSED", "WRONGTYPE", "user_script")
-"""What Redis says when the data is at fault; anything else it says means not now."""
+_REFUSALS: Final = ("REFUSED", "WRONGTYPE", "user_script:")
+"""How Redis begins when the data is at fault; anything else it says means not now."""
 
 
 class RedisStore:
@@ -256,7 +256,7 @@ async def _translated() -> AsyncIterator[None]:
     try:
         yield
     except exceptions.ResponseError as exc:
-        if any(refusal in str(exc) for refusal in _REFUSALS):
+        if str(exc).startswith(_REFUSALS):
             raise StoreRefused(str(exc)) from exc
         raise StoreUnavailable(str(exc)) from exc
     except (exceptions.RedisError, OSError, TimeoutError) as exc:

@@ -1,0 +1,74 @@
+# Fanrate. `make help` lists what can be done.
+PYTHON ?= python3
+PORT ?= 8080
+BROKER ?= nats
+REPLICAS ?= 1
+PROCESSES ?= 1
+BALANCER ?= none
+URL ?= http://127.0.0.1:8080
+TIMES ?= 20
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help run replay up services test check trouble bench-spine lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/runtime.stamp ## the embedded service, nothing but Python: [PORT=8080]
+	@PORT=$(PORT) $(BIN)/python -m stack run
+
+replay: .venv/bench.stamp ## 5 307 real ratings through HTTP, every one accounted for: [URL=...] [TIMES=20]
+	@$(BIN)/python -m bench replay --url $(URL) --times $(TIMES)
+
+up: .venv/runtime.stamp ## a real topology as local processes: [BROKER=nats REPLICAS=1 PROCESSES=1 BALANCER=none PORT=8080]
+	@$(BIN)/python -m stack up --broker $(BROKER) --replicas $(REPLICAS) --processes $(PROCESSES) --balancer $(BALANCER) --port $(PORT)
+
+services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats]
+	@$(BIN)/python -m stack services --broker $(BROKER)
+
+test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing servers are skipped: [ARGS=...]
+	@if [ "$$CI" = true ]; then $(BIN)/python -m stack services --broker nats; fi
+	@$(BIN)/python -m pytest -m "not trouble" $(ARGS)
+
+check: .venv/dev.stamp ## lint, types, imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+trouble: .venv/dev.stamp ## the whole trouble suite: [ARGS=...]
+	@$(BIN)/python -m pytest tests/trouble $(ARGS)
+
+bench-spine: .venv/bench.stamp ## speed and memory against their bars: [ARGS="--quick"]
+	@$(BIN)/python -m bench spine $(ARGS)
+
+lock: ## resolve the locks anew (needs uv)
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra dev -c requirements/bench.txt pyproject.toml -o requirements/dev.txt
+
+clean: ## remove what make made
+	rm -rf .venv .stack dist bench/out
+
+.venv/runtime.stamp: requirements/runtime.txt | .venv/python.stamp
+	@echo "installing what requirements/runtime.txt pins"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/bench.stamp: requirements/bench.txt .venv/runtime.stamp
+	@echo "installing what requirements/bench.txt pins"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/bench.stamp
+	@echo "installing what requirements/dev.txt pins"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/python.stamp:
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11 or newer, or name it: make run PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), Fanrate needs 3.11 or newer: make run PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) lacks the venv module: on Debian or Ubuntu, apt install python3-venv" >&2; exit 2; }
+	@$(PYTHON) -m venv .venv
+	@touch $@

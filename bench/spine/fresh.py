@@ -1,0 +1,121 @@
+"""How long after its 200 a rate is visible in Redis, at half of peak load on a fixed schedule.
+
+Probes are rates under subjects of their own, sent on a schedule too, so that a stall is not left out; each is looked
+for in Redis every few milliseconds from its 200 on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import Iterable
+from statistics import median
+
+from bench.client import Address
+from bench.ledger import Ledger
+from bench.load import Report, closed_loop, open_loop, percentile, rate_request
+from bench.spine import profiles
+from bench.spine.bars import CONNECTIONS, Bar, Measured, Options
+from bench.spine.scene import WARM_UP_S, Scene, scene
+from core.settings import Keeping, load
+from core.store import Store
+from store import open_store
+
+PROBE_EVERY_S = 0.02
+_LOOK_EVERY_S = 0.002
+_VISIBLE_S = 10.0
+_SUBJECTS = 3000
+
+
+async def measure(options: Options) -> Measured:
+    """The 99th percentile of each turn; turns in which the generator fell behind are void."""
+    seconds = max(options.seconds, 10.0)
+    async with scene(options) as stage:
+        await stage.load(stage.api, seconds=WARM_UP_S)
+        options.say("the peak")
+        peak = await stage.load(stage.api)
+        await stage.settle()
+        samples: list[dict[str, object]] = [peak.sample(of="peak")]
+        tails: list[float] = []
+        for turn in range(1, options.repeat + 1):
+            per_s = peak.peak.per_s / 2
+            options.say(f"turn {turn} of {options.repeat}: {per_s:,.0f} rates/s on a schedule, {seconds:g} s")
+            report, delays_s = await _turn(stage, per_s, seconds)
+            samples.append(_sample(turn, per_s, report, delays_s))
+            if not report.fell_behind:
+                tails.append(percentile(delays_s, 99) * 1000)
+        verdict = await stage.settle()
+        value = median(tails) if tails else None
+        bar = Bar("p99 from 200 to visible in Redis, at half of peak", "ms", 100, True, value)
+        measured = Measured("fresh", [bar], samples, verdict)
+        if void := options.repeat - len(tails):
+            measured.notes = [f"{void} of {options.repeat} turns are void: the generator fell behind"]
+        measured.profiles = await profiles.of_api(stage, measured)
+        measured.commands = list(stage.commands)
+        return measured
+
+
+async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[Report, list[float]]:
+    address = Address.of(stage.api.url)
+    ledger = Ledger()
+    requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
+    store = open_store(stage.running.redis.url, load(Keeping))
+    await store.start()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            schedule = tasks.create_task(
+                open_loop(address, requests, ledger, per_s=per_s, seconds=seconds, connections=CONNECTIONS),
+                name="schedule",
+            )
+            probes = tasks.create_task(_probe_all(address, store, ledger, seconds), name="probes")
+    finally:
+        await store.close()
+    stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
+    return schedule.result(), probes.result()
+
+
+async def _probe_all(address: Address, store: Store, ledger: Ledger, seconds: float) -> list[float]:
+    run = secrets.token_hex(6)
+    start = time.monotonic()
+    probes: list[asyncio.Task[float]] = []
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(int(seconds / PROBE_EVERY_S)):
+            await asyncio.sleep(start + number * PROBE_EVERY_S - time.monotonic())
+            work = _probe(address, store, ledger, f"probe-{run}-{number}")
+            probes.append(tasks.create_task(work, name=f"probe-{number}"))
+    return [probe.result() for probe in probes]
+
+
+async def _probe(address: Address, store: Store, ledger: Ledger, subject: str) -> float:
+    """Seconds from the 200 to the first sight; _VISIBLE_S if there is none until then."""
+    report = await closed_loop(address, iter([rate_request(address, (subject, 50))]), ledger, connections=1)
+    if not report.confirmed_at:
+        return _VISIBLE_S
+    confirmed_at = report.confirmed_at[0]
+    while time.monotonic() - confirmed_at < _VISIBLE_S:
+        if await store.subject(subject):
+            return time.monotonic() - confirmed_at
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return _VISIBLE_S
+
+
+def _sample(turn: int, per_s: float, report: Report, delays_s: list[float]) -> dict[str, object]:
+    return {
+        "turn": turn,
+        "scheduled_per_s": round(per_s),
+        "confirmed_per_s": round(len(report.confirmed_at) / report.seconds),
+        "statuses": dict(report.statuses),
+        "failed": report.failed,
+        "unsent": report.unsent,
+        "fell_behind": report.fell_behind,
+        "visible_ms": _percentiles_ms(delays_s),
+        "answer_ms": _percentiles_ms(report.latencies_s),
+        "generator_late_ms": _percentiles_ms(report.wake_ups_s),
+        "probes": len(delays_s),
+    }
+
+
+def _percentiles_ms(values_s: Iterable[float]) -> dict[str, float]:
+    return {f"p{percent:g}": round(percentile(values_s, percent) * 1000, 2) for percent in (50, 90, 99, 99.9, 100)}

@@ -1,0 +1,33 @@
+"""What the API spends on a confirmed `POST /rate`, against a handler that does nothing, on the same interpreter."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from bench.spine import profiles
+from bench.spine.bars import CONNECTIONS, Bar, Measured, Options
+from bench.spine.scene import WARM_UP_S, scene
+
+
+async def measure(options: Options) -> Measured:
+    """CPU per request of both in turns; the consumer runs, as it does in service."""
+    async with scene(options) as stage:
+        baseline = await stage.start_app("bench.baseline_app")
+        for target, role in ((baseline, "baseline"), (stage.api, "api")):
+            await stage.load(target, role=role, seconds=WARM_UP_S)
+        samples: list[dict[str, object]] = []
+        ratios: list[float] = []
+        for turn in range(1, options.repeat + 1):
+            options.say(f"turn {turn} of {options.repeat}: the handler that does nothing")
+            nothing = await stage.load(baseline, role="baseline")
+            options.say(f"turn {turn} of {options.repeat}: POST /rate")
+            posted = await stage.load(stage.api)
+            ratios.append(posted.cpu_us("api") / nothing.cpu_us("baseline"))
+            samples += [nothing.sample(turn=turn, of="nothing"), posted.sample(turn=turn, of="post")]
+        verdict = await stage.settle()
+        name = f"API CPU per confirmed POST /rate / nothing, {CONNECTIONS} connections"
+        measured = Measured("post", [Bar(name, "", 1.15, True, median(ratios))], samples, verdict)
+        measured.notes = [f"ratio of each turn: {', '.join(f'{ratio:.3f}' for ratio in ratios)}"]
+        measured.profiles = await profiles.of_api(stage, measured)
+        measured.commands = list(stage.commands)
+        return measured

@@ -1,0 +1,143 @@
+"""The scene of a measure: a topology, programs beside it to compare with, accounts by role, and the run's ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench import accounts, wrk
+from bench.client import Address
+from bench.ledger import Verdict, compare_totals
+from bench.reading import PATIENCE_S, Patience, Reader
+from bench.runs import OUT
+from bench.spine.bars import CONNECTIONS, Options
+from stack.member import Member
+from stack.parts import Part, Tier
+from stack.ports import HOST, free_port
+from stack.probes import LISTENS
+from stack.topology import Running, Topology, running
+
+WARM_UP_S = 1.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One load of wrk and what each role's CPU did meanwhile."""
+
+    peak: wrk.Peak
+    cpu_s: Mapping[str, float]
+
+    def cpu_us(self, role: str) -> float:
+        """CPU microseconds of `role` per confirmed rate."""
+        return self.cpu_s[role] / max(1, self.peak.confirmed_rates) * 1e6
+
+    def sample(self, **more: object) -> dict[str, object]:
+        cpu_us = {role: round(self.cpu_us(role), 2) for role in self.cpu_s}
+        return {**more, "rates_per_s": round(self.peak.per_s), "cpu_us_per_rate": cpu_us, "wrk": self.peak}
+
+
+@dataclass(slots=True)
+class Scene:
+    """A running topology under measurement."""
+
+    running: Running
+    reader: Reader
+    options: Options
+    counted_before: int = 0
+    sent: int = 0
+    confirmed: int = 0
+    commands: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def api(self) -> Member:
+        return self.running.apis[0]
+
+    @property
+    def process(self) -> Member:
+        return self.running.processes[0]
+
+    @property
+    def roles(self) -> dict[str, list[int]]:
+        """The process ids of each role that is up."""
+        members = {
+            "api": self.running.apis,
+            "process": self.running.processes,
+            "nats": [self.running.nats],
+            "redis": [self.running.redis],
+        }
+        return {role: [member.pid for member in each if member.running] for role, each in members.items()}
+
+    async def load(
+        self,
+        target: Member,
+        *,
+        role: str = "api",
+        script: wrk.Script = "rate",
+        connections: int = CONNECTIONS,
+        seconds: float | None = None,
+    ) -> Load:
+        """Full load on `target`, which is accounted for as `role`; what it sends goes into the books unless the target
+        counts nothing, as the `baseline`."""
+        seconds = seconds or self.options.seconds
+        address = Address.of(target.url)
+        command = wrk.command(address, f"bench/wrk/{script}.lua", connections=connections, seconds=seconds)
+        self.commands[shlex.join(command)] = None
+        roles = {**self.roles, role: [target.pid]}
+        before = accounts.read(roles)
+        peak = await wrk.run(address, script, connections=connections, seconds=seconds)
+        used = accounts.cpu_used_s(before, accounts.read(roles))
+        if role != "baseline":
+            self.book(sent=peak.sent_rates, confirmed=peak.confirmed_rates)
+        return Load(peak, used)
+
+    def book(self, *, sent: int, confirmed: int) -> None:
+        self.sent += sent
+        self.confirmed += confirmed
+
+    async def start_app(self, module: str, *arguments: str) -> Member:
+        """Start `python -m MODULE PORT ARGUMENTS`, which listens on PORT."""
+        port = free_port()
+        argv = [sys.executable, "-m", module, str(port), *arguments]
+        self.commands[shlex.join(argv)] = None
+        name = module.rpartition(".")[2]
+        log = self.running.stack.directory / "logs" / f"{name}.log"
+        part = Part(name, Tier.API, argv, port, f"http://{HOST}:{port}", log, LISTENS)
+        return await self.running.stack.start(part)
+
+    async def settle(self) -> Verdict:
+        """Wait until all that was confirmed is counted and nothing is under way; the ledger over everything so far."""
+        waiting = Patience(PATIENCE_S)
+        while True:
+            counted = (await self.reader.totals()).count - self.counted_before
+            if counted >= self.confirmed and (await self.reader.opened()).opened == 0:
+                break
+            waiting.observe(counted)
+            if waiting.over:
+                break
+            await asyncio.sleep(_POLL_S)
+        counted = (await self.reader.totals()).count - self.counted_before
+        return compare_totals(sent=self.sent, confirmed=self.confirmed, counted=counted)
+
+
+@asynccontextmanager
+async def scene(options: Options) -> AsyncIterator[Scene]:
+    """One API replica and one process on NATS and Redis, with their data on this disk, not in a memory file system."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="scene-", dir=OUT) as directory:
+        topology = Topology(broker="nats", replicas=1, processes=1, api_env=_QUIET, process_env=_QUIET)
+        async with running(topology, Path(directory)) as up:
+            reader = Reader(Address.of(up.url))
+            try:
+                yield Scene(up, reader, options)
+            finally:
+                reader.close()
+
+
+_QUIET = {"LOG_LEVEL": "warning"}

@@ -1,0 +1,24 @@
+-- One rate per request: POST /rate?rate=R&subject=S, over 3 000 subjects and all rates from 0 to 100.
+-- The requests are made before the run, so that wrk does nothing but send.
+
+local requests = {}
+
+function init(args)
+  for number = 0, 2999 do
+    requests[number] = wrk.format("POST", string.format("/rate?rate=%d&subject=film-%d", number * 7 % 101, number))
+  end
+end
+
+local next_request = 0
+
+function request()
+  next_request = (next_request + 1) % 3000
+  return requests[next_request]
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"requests":%d,"duration_us":%d,"not_200":%d,"connect":%d,"read":%d,"write":%d,"timeout":%d}\n',
+    summary.requests, summary.duration, errors.status, errors.connect, errors.read, errors.write, errors.timeout))
+end

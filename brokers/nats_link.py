@@ -1,0 +1,167 @@
+"""One connection to a NATS server, from its making to its loss; `brokers.nats` makes the next one.
+
+nats-py carries the bytes. Where it waits without a deadline, buffers while disconnected or reconnects on its own, it is
+not used: what was sent on one connection is never taken up on the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as Source
+
+from core.errors import BrokerUnavailable
+
+log = structlog.get_logger()
+
+NO_RESPONDERS: Final = "503"
+"""The status of an answer that the server gave for want of a receiver."""
+RETRY_S = 0.25
+"""Between two tries to connect."""
+CLOSE_TIMEOUT_S = 1.0
+
+_CHECK_S = 0.25
+_CONNECT_TIMEOUT_S = 2
+_PING_S = 5
+"""A server that answers no ping for three of these counts as lost."""
+_MAX_UNSENT_BYTES = 8 * 2**20
+"""A server that stops reading must not fill this process: further publishes wait for room."""
+_ROOM_CHECK_S = 0.01
+
+
+class Link:
+    """One connection, from its making to its loss."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.waiting: set[asyncio.Event] = set()
+        """Set when the connection is lost."""
+        self._inbox = new_inbox()
+        self._sources: list[Source] = []
+        self._numbers = itertools.count()
+        self._answers: dict[str, asyncio.Future[Msg]] = {}
+        self._doubt = asyncio.Event()
+        self._broken = False
+
+    @property
+    def up(self) -> bool:
+        return self.client.is_connected and not self._broken
+
+    async def open(self, url: str, name: str) -> None:
+        """Connect, trying for ever while the server refuses."""
+        await self.client.connect(
+            url,
+            name=name,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            allow_reconnect=False,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # annotated int, used as seconds
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            ping_interval=_PING_S,
+            max_outstanding_pings=2,
+            pending_size=0,  # keeps nothing while disconnected, and never makes publish() wait for the socket
+        )
+        await self.listen(f"{self._inbox}.*", self._on_answer)
+
+    async def until_lost(self) -> None:
+        """Return when the connection is lost. nats-py does not tell of every loss, so its state is looked at too."""
+        while self.up:
+            self._doubt.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_S):
+                    await self._doubt.wait()
+
+    async def listen(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Source:
+        try:
+            source = await self.client.subscribe(subject, cb=receive)
+        except (errors.Error, OSError) as exc:
+            raise BrokerUnavailable(str(exc)) from exc
+        self._sources.append(source)
+        return source
+
+    async def send(self, subject: str, body: bytes, reply: str = "") -> None:
+        if not self.up:
+            raise BrokerUnavailable("not connected")
+        try:
+            await self.client.publish(subject, body, reply=reply)
+        except (errors.Error, OSError) as exc:
+            raise BrokerUnavailable(str(exc)) from exc
+
+    async def ask(self, subject: str, body: bytes, timeout_s: float) -> Msg:
+        """Send and await the one answer; raises BrokerUnavailable, and TimeoutError after `timeout_s`."""
+        reply = f"{self._inbox}.{next(self._numbers)}"
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._answers[reply] = answer
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.up and self.client.pending_data_size > _MAX_UNSENT_BYTES:
+                    await asyncio.sleep(_ROOM_CHECK_S)
+                await self.send(subject, body, reply)
+                return await answer
+        finally:
+            del self._answers[reply]
+
+    def fail(self, reason: str) -> None:
+        """End everything that waits for this connection."""
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(BrokerUnavailable(reason))
+        for event in self.waiting:
+            event.set()
+
+    def break_off(self, reason: str) -> None:
+        """Give the connection up; another will be made."""
+        self._broken = True
+        self.fail(reason)
+        self._doubt.set()
+
+    async def close(self) -> None:
+        """Send what is unsent and close; at once if the server takes nothing."""
+        self.fail("connection lost")
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.client.close()
+        except Exception as exc:
+            log.debug("broker_close_failed", error=repr(exc))
+        finally:
+            self._abort()
+
+    def _abort(self) -> None:
+        """What nats-py has no way to do, and leaves undone where its close fails or is cut off: end the tasks of
+        subscriptions, and the transport, which else waits for ever for a peer that reads nothing."""
+        for source in self._sources:
+            source._stop_processing()  # noqa: SLF001
+        writer = getattr(getattr(self.client, "_transport", None), "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def _on_answer(self, message: Msg) -> None:
+        answer = self._answers.get(message.subject)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    async def _on_error(self, error: Exception) -> None:
+        log.debug("broker_connection_error", error=repr(error))
+        self._doubt.set()
+
+    async def _on_disconnect(self) -> None:
+        self._doubt.set()
+
+
+def new_inbox() -> str:
+    return f"_INBOX.{uuid4().hex}"
+
+
+def status(message: Msg) -> str:
+    """The status of a message that the server wrote itself, or nothing."""
+    return (message.headers or {}).get("Status", "")

@@ -1,0 +1,202 @@
+"""A member of a consumer group on NATS JetStream: pulls from the durable consumer that `brokers.nats` made."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+from nats import errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as Source
+
+from brokers.base import Message
+from brokers.nats_link import CLOSE_TIMEOUT_S, NO_RESPONDERS, RETRY_S, Link, new_inbox, status
+from core.errors import BrokerUnavailable
+
+_LONGEST_PULL_S = 5.0
+"""A waiting pull is renewed this often: whatever loses one costs no more than this."""
+
+
+class NatsSubscription:
+    """One member of a group: pulls through an inbox of its own, which is made anew on every connection."""
+
+    def __init__(
+        self,
+        topic: str,
+        group: str,
+        *,
+        link: Callable[[], Link],
+        on_close: Callable[[NatsSubscription], None],
+        redeliver_after_s: float,
+    ) -> None:
+        self._present_link = link
+        self._on_close = on_close
+        self._pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{topic}.{group}"
+        self._redeliver_after_s = redeliver_after_s
+        self._link: Link | None = None
+        self._source: Source | None = None
+        self._inbox = ""
+        self._buffer: deque[Msg] = deque()
+        """Arrived and not fetched: late answers to earlier pulls too."""
+        self._held: OrderedDict[str, float] = OrderedDict()
+        """Fetched and not acknowledged: receipt -> when the server delivers it again, earliest first."""
+        self._behind = 0
+        """Messages that the server still had for the group after the latest delivery, redeliveries not counted."""
+        self._pulls = itertools.count()
+        self._pull_reply = ""
+        self._pull_status = ""
+        self._enough = 0
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._leaving = asyncio.Lock()
+
+    async def attach(self) -> Link:
+        """Listen on the present connection; what an earlier one delivered is returned for redelivery."""
+        if self._closed:
+            raise BrokerUnavailable("closed")
+        link = self._present_link()
+        if link is self._link:
+            return link
+        inbox = new_inbox()
+
+        async def receive(message: Msg) -> None:
+            if inbox == self._inbox:
+                self._receive(message)
+
+        source = await link.listen(f"{inbox}.*", receive)
+        if self._link is not None:
+            self._link.waiting.discard(self._changed)
+        self._link, self._inbox, self._source = link, inbox, source
+        link.waiting.add(self._changed)
+        await self._return_all(link)
+        return link
+
+    async def fetch(self, max_messages: int, max_bytes: int, timeout_s: float) -> list[Message]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout_s
+        link = await self.attach()
+        self._forget_redelivered(clock())
+        if not self._buffer:
+            await self._pull(link, max_messages, max_bytes, deadline)
+        while not self._buffer and (left_s := deadline - clock()) > 0:
+            await self._pull_next(link, min(left_s, _LONGEST_PULL_S))
+            more_bytes = max_bytes - sum(len(message.data) for message in self._buffer)
+            if self._buffer and self._behind and max_messages > len(self._buffer) and more_bytes > 0:
+                await self._pull(link, max_messages - len(self._buffer), more_bytes, deadline)
+        return self._take(link, max_messages, max_bytes, clock() + self._redeliver_after_s)
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        if self._closed:
+            raise BrokerUnavailable("closed")
+        link = self._present_link()
+        for message in messages:
+            origin, reply = message.receipt
+            self._held.pop(reply, None)
+            if origin is link:
+                await link.send(reply, b"+ACK")
+
+    async def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+        async with self._leaving:
+            link, source, self._source = self._link, self._source, None
+            if link is not None and source is not None and link.up:
+                link.waiting.discard(self._changed)
+                with suppress(errors.Error, OSError, BrokerUnavailable):
+                    await self._leave(link, source)
+            self._on_close(self)
+
+    async def _leave(self, link: Link, source: Source) -> None:
+        """Draining comes first: a message returned while the server still has a pull of ours comes straight back."""
+        drained = False
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await source.drain()  # type: ignore[no-untyped-call]
+                    drained = True
+                    await self._return_all(link)
+        finally:
+            if not drained:  # nats-py's reader dies of the answer to a flush that was cut off
+                link.break_off("the server did not answer")
+
+    def _receive(self, message: Msg) -> None:
+        if message.reply.startswith("$JS.ACK."):
+            self._buffer.append(message)
+            self._behind = messages_behind(message.reply)
+            if self._behind == 0 or len(self._buffer) >= self._enough:
+                self._changed.set()
+        elif message.subject == self._pull_reply:
+            self._pull_status = status(message)
+            self._changed.set()
+
+    async def _pull(self, link: Link, max_messages: int, max_bytes: int, deadline: float) -> None:
+        """Ask for what is there.
+
+        The server sends nothing of a message above `max_bytes`; `_pull_next` asks for such a one.
+        """
+        await self._request(link, {"batch": max_messages, "max_bytes": max_bytes, "no_wait": True}, max_messages)
+        await self._settle(link, deadline)
+
+    async def _pull_next(self, link: Link, timeout_s: float) -> None:
+        """Wait for one message, of any size."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._request(link, {"batch": 1, "expires": round(timeout_s * 1e9)}, 1)
+        await self._settle(link, deadline)
+        if self._pull_status == "409":  # refused: too many pulls wait, or the server shuts down
+            await asyncio.sleep(min(timeout_s, RETRY_S))
+
+    async def _request(self, link: Link, pull: dict[str, object], messages: int) -> None:
+        self._pull_reply = f"{self._inbox}.{next(self._pulls)}"
+        self._pull_status = ""
+        self._enough = len(self._buffer) + messages
+        self._changed.clear()
+        await link.send(self._pull_subject, msgspec.json.encode(pull), self._pull_reply)
+
+    async def _settle(self, link: Link, deadline: float) -> None:
+        """Wait until the pull is answered, or for `deadline`; a later answer is kept for the next fetch."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._changed.wait()
+        if self._closed:
+            raise BrokerUnavailable("closed")
+        if not link.up:
+            raise BrokerUnavailable("connection lost")
+        if self._pull_status == NO_RESPONDERS:
+            raise BrokerUnavailable("the server does not have the topic or the group, or is still starting")
+
+    def _take(self, link: Link, max_messages: int, max_bytes: int, due: float) -> list[Message]:
+        messages: list[Message] = []
+        size_bytes = 0
+        while self._buffer and len(messages) < max_messages and size_bytes < max_bytes:
+            message = self._buffer.popleft()
+            self._held[message.reply] = due
+            messages.append(Message(message.data, (link, message.reply)))
+            size_bytes += len(message.data)
+        return messages
+
+    def _forget_redelivered(self, now: float) -> None:
+        while self._held and next(iter(self._held.values())) < now:
+            self._held.popitem(last=False)
+
+    async def _return_all(self, link: Link) -> None:
+        """Tell the server that nothing delivered so far will be acknowledged.
+
+        To return what an earlier connection delivered is safe even if the stream was made anew since: at worst a
+        message comes twice.
+        """
+        replies = [*self._held, *(message.reply for message in self._buffer)]
+        self._held.clear()
+        self._buffer.clear()
+        for reply in replies:
+            await link.send(reply, b"-NAK")
+
+
+def messages_behind(reply: str) -> int:
+    """The last field of `$JS.ACK.<stream>.<durable>.<deliveries>.<stream sequence>.<sequence>.<time>.<pending>`, which
+    in its newer form has domain and account before the stream and may have a further field behind."""
+    tokens = reply.split(".")
+    return int(tokens[8 if len(tokens) == 9 else 10])

@@ -1,0 +1,103 @@
+"""`python -m stack`: Fanrate on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from stack.topology import Balancer, Broker, Topology
+
+DESCRIPTION = "Fanrate on this machine: run (one process), up (real servers), services (install those servers)."
+UP = """\
+Starts Redis, the broker, processes, API replicas and perhaps nginx as local processes, watches them, restarts what
+dies, and stops all at Ctrl-C. Prints a table of the parts, then a line that begins with "ready". Logs, data and
+parts.json lie in the directory. The services take their settings from the environment too: `python -m api --help`."""
+CODES = "exit codes: 0 fine, 1 it could not run or go on, 2 wrong usage or settings, 3 a program is not installed"
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    return command(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m stack", description=DESCRIPTION, epilog=CODES)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="one process, nothing but Python; nothing survives a restart", epilog=CODES)
+    run.add_argument("--port", type=_number(1, 65_535), help="port to listen on [PORT, else 8080]")
+    run.set_defaults(command=_run)
+    up = commands.add_parser(
+        "up",
+        help="the real topology as local processes",
+        description=UP,
+        epilog=CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    up.add_argument("--broker", choices=get_args(Broker), default="nats", help="[nats]")
+    up.add_argument("--replicas", type=_number(1, 64), default=1, metavar="N", help="API replicas, 1 to 64 [1]")
+    up.add_argument("--processes", type=_number(1, 64), default=1, metavar="N", help="consumers, 1 to 64 [1]")
+    up.add_argument("--balancer", choices=get_args(Balancer), default="none", help="[none]")
+    up.add_argument(
+        "--port",
+        type=_number(1, 65_535),
+        default=8080,
+        help="the balancer's port; without one, replica k listens on PORT + k - 1 [8080]",
+    )
+    up.add_argument("--directory", type=Path, default=Path(".stack"), help="where data and logs go [.stack]")
+    keep = os.environ.get("KEEP") == "1"
+    up.add_argument("--keep", action="store_true", default=keep, help="go on with an earlier run's data; also KEEP=1")
+    up.set_defaults(command=lambda arguments: _up(up, arguments))
+    services = commands.add_parser("services", help="install the servers that a topology needs", epilog=CODES)
+    services.add_argument("--broker", choices=get_args(Broker), default="nats", help="[nats]")
+    services.set_defaults(command=_services)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from stack import embedded
+
+    if arguments.port is not None:
+        os.environ["PORT"] = str(arguments.port)
+    embedded.main()
+    return 0
+
+
+def _up(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from stack import up
+
+    if arguments.balancer == "none" and arguments.port + arguments.replicas - 1 > 65_535:
+        parser.error(
+            f"--port {arguments.port} leaves no room for {arguments.replicas} replicas: the last port is 65535"
+        )
+    topology = Topology(
+        broker=arguments.broker,
+        replicas=arguments.replicas,
+        processes=arguments.processes,
+        balancer=arguments.balancer,
+        port=arguments.port,
+    )
+    return up.main(topology, arguments.directory, keep=arguments.keep)
+
+
+def _services(arguments: argparse.Namespace) -> int:
+    from stack import services
+
+    return services.main(arguments.broker)
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text[:6]) <= most):
+            raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

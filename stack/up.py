@@ -1,0 +1,136 @@
+"""`python -m stack up`: a topology in the foreground, until a signal or until a part is beyond help."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from core import logs, program
+from core.errors import FanrateError
+from core.lifecycle import Deadline, on_signals
+from core.settings import Logging, load
+from stack.member import Member, PartFailed, PortTaken
+from stack.ports import is_free
+from stack.programs import MISSING_PROGRAM, MissingProgram, find
+from stack.supervisor import Stack
+from stack.topology import Topology, bring_up
+
+LOCK_S: Final = 2.0
+
+
+class AlreadyUp(FanrateError):
+    """Another `up` has the directory."""
+
+
+def main(topology: Topology, directory: Path, *, keep: bool) -> int:
+    """Run `topology` with its files in `directory`, until a signal; the exit code. Without `keep` the data of an
+    earlier run is thrown away first."""
+    try:
+        for name in topology.programs:
+            find(name)
+    except MissingProgram as exc:
+        print(f"fanrate: {exc}", file=sys.stderr)
+        return MISSING_PROGRAM
+    directory.mkdir(parents=True, exist_ok=True)
+    return program.run(lambda: _run(topology, directory, keep=keep))
+
+
+async def _run(topology: Topology, directory: Path, *, keep: bool) -> int:
+    logs.configure(load(Logging), service="stack")
+    asked = asyncio.Event()
+    async with _alone(directory) as lock:
+        _check_ports(topology)
+        if not keep:
+            for old in ("data", "logs"):
+                shutil.rmtree(directory / old, ignore_errors=True)
+        on_signals(asked)
+        async with Stack(directory, say=_say, inherit=[lock]) as stack:
+            failure = await _until_the_end(topology, stack, asked)
+            _say("stopping, from the outside in; a second Ctrl-C kills all" if failure is None else str(failure))
+    _say("stopped")
+    return 0 if failure is None else program.FOUND_SOMETHING
+
+
+async def _until_the_end(topology: Topology, stack: Stack, asked: asyncio.Event) -> PartFailed | PortTaken | None:
+    """What it ended of, or None if it was asked to."""
+    stop = asyncio.create_task(asked.wait(), name="wait for a signal")
+    up = asyncio.create_task(_bring_up(topology, stack), name="bring up")
+    try:
+        await _first(stop, up)
+        if stop.done():
+            return None
+        up.result()
+        await _first(stop, stack.failed)
+        return None if stop.done() else stack.failed.result()
+    except (PartFailed, PortTaken) as exc:
+        return exc
+    finally:
+        stop.cancel()
+        up.cancel()
+        await asyncio.gather(stop, up, return_exceptions=True)
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _bring_up(topology: Topology, stack: Stack) -> None:
+    running = await bring_up(topology, stack)
+    _say(table(running.stack.members))
+    _say(f"ready {' '.join(running.urls)}")
+
+
+def table(members: Sequence[Member]) -> str:
+    """The parts as aligned lines: name, pid, address, log. A process' address is that of its health and metrics."""
+    rows = [("PART", "PID", "ADDRESS", "LOG")]
+    rows += [(member.name, str(member.pid), member.address, _shown(member.log)) for member in members]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _check_ports(topology: Topology) -> None:
+    """Raises PortTaken before anything is started."""
+    assert topology.port is not None
+    replicas = topology.replicas if topology.balancer == "none" else 1
+    for port in range(topology.port, topology.port + replicas):
+        if not is_free(port):
+            raise PortTaken(port)
+
+
+@asynccontextmanager
+async def _alone(directory: Path) -> AsyncIterator[int]:
+    """Hold the directory's lock; raises AlreadyUp. Waits a little for the guardian of one that was killed."""
+    with (directory / "lock").open("a+") as lock:
+        deadline = Deadline(LOCK_S)
+        while not _locks(lock.fileno()):
+            if not deadline.left_s:
+                lock.seek(0)
+                raise AlreadyUp(f"`up` is running here already (pid {lock.read().strip()}): stop that one first")
+            await asyncio.sleep(0.05)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock.fileno()
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,1 @@
+"""The suite that certifies brokers: every sentence of `brokers.base`, against the real thing."""

@@ -1,0 +1,168 @@
+"""What only NATS JetStream has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.js import JetStreamContext
+
+from brokers.nats import NatsBroker
+from brokers.nats_pull import messages_behind
+from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
+
+from .harness import SOON_S, Harness, bodies, fresh, take, until
+from .harness import nats as harness_of
+from .server import NatsServer
+
+
+@asynccontextmanager
+async def jetstream(url: str) -> AsyncIterator[JetStreamContext]:
+    """The server, seen by the plain client."""
+    client = await nats.connect(url)
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def on_shared(shared_nats: NatsServer) -> AsyncIterator[Harness]:
+    harness = harness_of(shared_nats)
+    yield harness
+    await harness.close()
+
+
+_SAFE: dict[str, Any] = {"retention": "interest", "discard": "new", "max_bytes": 2**20}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("retention", "limits"),
+        ("retention", "workqueue"),
+        ("discard", "old"),
+        ("storage", "memory"),
+        ("max_age", 3600),
+        ("max_msgs_per_subject", 5),
+        ("no_ack", True),
+    ],
+)
+async def test_a_stream_that_could_lose_messages_is_refused_by_name(
+    on_shared: Harness, setting: str, value: object
+) -> None:
+    broker, topic = await on_shared.broker(), fresh()
+    async with jetstream(on_shared.server.url) as js:
+        await js.add_stream(name=topic, subjects=[topic], **{**_SAFE, setting: value})
+        with pytest.raises(BrokerError, match=setting) as refused:
+            await broker.ensure(topic, ["readers"])
+        assert not isinstance(refused.value, BrokerUnavailable)
+
+
+async def test_a_stream_of_other_subjects_is_refused(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(), fresh()
+    async with jetstream(on_shared.server.url) as js:
+        await js.add_stream(name=topic, subjects=[fresh()], **_SAFE)
+        with pytest.raises(BrokerError, match="subjects"):
+            await broker.ensure(topic, ["readers"])
+
+
+async def test_a_safe_stream_made_by_others_is_taken_as_it_is(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(), fresh()
+    async with jetstream(on_shared.server.url) as js:
+        await js.add_stream(name=topic, subjects=[topic], **_SAFE)
+        await broker.ensure(topic, ["readers"])
+        assert (await js.stream_info(topic)).config.max_bytes == 2**20
+    await broker.publish(topic, b"taken", SOON_S)
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b"taken"]
+
+
+async def test_what_ensure_makes(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(redeliver_after_s=7.5, max_topic_bytes=12345), fresh()
+    await broker.ensure(topic, ["readers"])
+    async with jetstream(on_shared.server.url) as js:
+        stream = (await js.stream_info(topic)).config
+        durable = (await js.consumer_info(topic, "readers")).config
+    assert (stream.retention, stream.discard, stream.storage) == ("interest", "new", "file")
+    assert (stream.max_bytes, stream.max_age, stream.max_msgs) == (12345, 0, -1)
+    assert (durable.ack_policy, durable.max_deliver, durable.ack_wait) == ("explicit", -1, 7.5)
+    assert (durable.deliver_policy, durable.max_ack_pending) == ("all", 8192)
+
+
+async def test_acknowledged_messages_leave_the_stream(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(), fresh()
+    await broker.ensure(topic, ["readers"])
+    reader = await broker.subscribe(topic, "readers")
+    for _ in range(5):
+        await broker.publish(topic, b"counted", SOON_S)
+    await reader.acknowledge(await take(reader, 5))
+    async with jetstream(on_shared.server.url) as js, asyncio.timeout(SOON_S):
+        while (await js.stream_info(topic)).state.messages:
+            await asyncio.sleep(0.02)
+
+
+async def test_the_servers_own_limit_of_a_message_holds(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "small", "max_payload: 65536\njetstream: {store_dir: %s}")
+    server.start()
+    harness = harness_of(server)
+    try:
+        broker, topic = await harness.broker(), fresh()
+        await broker.ensure(topic, ["readers"])
+        assert broker.features.max_message_bytes == 65536
+        with pytest.raises(MessageTooLarge):
+            await broker.publish(topic, bytes(65537), SOON_S)
+        await broker.publish(topic, bytes(65536), SOON_S)
+        assert broker.connected
+    finally:
+        await harness.close()
+        server.kill()
+
+
+async def test_a_server_without_jetstream_is_unavailable(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "plain", "")
+    server.start()
+    harness = harness_of(server)
+    try:
+        broker, topic = await harness.broker(), fresh()
+        async with asyncio.timeout(2.0):
+            for refused in (broker.ensure(topic, ["readers"]), broker.publish(topic, b"lost", 60.0)):
+                with pytest.raises(BrokerUnavailable):
+                    await refused
+    finally:
+        await harness.close()
+        server.kill()
+
+
+async def test_a_connection_that_the_server_ends_is_made_anew(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(), fresh()
+    await broker.ensure(topic, ["readers"])
+    reader = await broker.subscribe(topic, "readers")
+    assert isinstance(broker, NatsBroker)
+    lost = broker.link()
+    lost.break_off("by the test")
+    await until(lambda: broker.connected and broker.link() is not lost)
+    await broker.publish(topic, b"anew", SOON_S)
+    assert bodies(await take(reader, 1)) == [b"anew"]
+
+
+@pytest.mark.parametrize("url", ["nats://", "nats://:4222", "nats://host:port", "nats://host:99999"])
+def test_a_url_that_names_no_server_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="BROKER_URL"):
+        NatsBroker(url, name="test")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "$JS.ACK.rates.counters.1.2.3.1700000000000000000.42",
+        "$JS.ACK.hub.ABCDEF.rates.counters.1.2.3.1700000000000000000.42",
+        "$JS.ACK.hub.ABCDEF.rates.counters.1.2.3.1700000000000000000.42.xyz",
+    ],
+)
+def test_the_number_of_messages_behind_is_read_from_either_form_of_reply(reply: str) -> None:
+    assert messages_behind(reply) == 42
