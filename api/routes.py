@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.resources import files
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -74,7 +75,7 @@ class Api:
 
     async def subject(self, request: Request) -> web.Response:
         read_query(request, set())
-        name = check_path_subject(request.path.removeprefix("/rates/"))
+        name = check_path_subject(unquote(request.rel_url.raw_path.removeprefix("/rates/")))
         with _reading():
             summary = await self._store.subject(name)
         if summary is None:

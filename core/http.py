@@ -34,6 +34,8 @@ BODY_TIMEOUT_S: Final = 10.0
 """How long a request's body may take to arrive."""
 IDLE_TIMEOUT_S: Final = 75.0
 """How long a kept-alive connection may be idle, or slow with a header: above nginx' 60 s, so that nginx ends it."""
+LINGERING_S: Final = 2.0
+"""How long what a client still sends after its answer is read and thrown away, so that it sees the answer."""
 LAME_DUCK_S: Final = 1.0
 """How long a draining server answers `Connection: close` before it closes connections that stay silent."""
 BACKLOG: Final = 1024
@@ -46,7 +48,7 @@ class ListenError(FanrateError):
 @dataclass(frozen=True, slots=True)
 class Routes:
     """`exact`: path -> method -> handler. `under`: the same for paths of one more segment, such as `/rates/film-42`
-    under `/rates/`."""
+    under `/rates/`. Paths are looked up as they were sent, percent-encoded."""
 
     exact: Mapping[str, Mapping[str, Handler]]
     under: Mapping[str, Mapping[str, Handler]]
@@ -132,6 +134,7 @@ class HttpService:
             access_log_class=AccessLogger,
             access_log=structlog.stdlib.get_logger("access") if self._access_log else None,
             keepalive_timeout=IDLE_TIMEOUT_S,
+            lingering_time=LINGERING_S,
             tcp_keepalive=False,
         )
         listening = _listen(self._host, self._port)
@@ -200,7 +203,7 @@ class HttpService:
         return response
 
     def _find(self, request: Request) -> Handler:
-        methods = self._routes.find(request.path)
+        methods = self._routes.find(request.rel_url.raw_path)
         if methods is None:
             raise Problem(HTTPStatus.NOT_FOUND, "no-such-page", f"there is nothing at {ascii(request.path)[1:-1]}")
         handler = methods.get("GET" if request.method == "HEAD" else request.method)

@@ -1,0 +1,61 @@
+"""The embedded service on a free port, and a client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from core.lifecycle import until
+from core.settings import EmbeddedSettings
+from stack.embedded import EmbeddedService
+
+StartService = Callable[..., Awaitable[EmbeddedService]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[StartService]:
+    """Starts embedded services with settings of their own; ends them."""
+    running: list[EmbeddedService] = []
+
+    async def start_one(**settings: Any) -> EmbeddedService:
+        service = EmbeddedService(EmbeddedSettings(**{"port": 0, **settings}))
+        running.append(service)
+        await service.start()
+        return service
+
+    yield start_one
+    for service in running:
+        await service.close()
+
+
+@pytest.fixture
+async def client(start: StartService) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session at the address of an embedded service that is ready."""
+    service = await start()
+    async with aiohttp.ClientSession(service.url) as session:
+        await ready(session)
+        yield session
+
+
+async def ready(session: aiohttp.ClientSession) -> None:
+    """Wait until the service would confirm a rate."""
+    for _ in range(200):
+        async with session.get("/readyz") as response:
+            if response.status == 200:
+                return
+        await until(lambda: False, 0.02)
+    raise AssertionError("not ready in time")
+
+
+async def counted(session: aiohttp.ClientSession, count: int) -> dict[str, Any]:
+    """Wait until `count` rates are counted and nothing is opened; the totals."""
+    for _ in range(300):
+        totals: dict[str, Any] = await (await session.get("/rates")).json()
+        opened = await (await session.get("/opened")).json()
+        if totals["count"] >= count and opened == {"opened": 0, "abandoned": 0}:
+            return totals
+        await until(lambda: False, 0.02)
+    raise AssertionError(f"{totals['count']} of {count} counted, {opened}")

@@ -1,0 +1,147 @@
+"""Clients that stall, talk nonsense or go away; and a drain that breaks no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import aiohttp
+import pytest
+
+import core.http
+from tests.api.conftest import StartService, counted, ready
+
+RATE = b"POST /rate?rate=5 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def answer_to(url: str, *parts: bytes) -> bytes:
+    """All that is answered until the connection ends."""
+    reader, writer = await connect(url)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize("start_of_header", [b"", b"POST /rate?rate=5 HTTP/1.1\r\nHost:", b"P"])
+async def test_a_header_that_stalls_is_cut(
+    start: StartService, monkeypatch: pytest.MonkeyPatch, start_of_header: bytes
+) -> None:
+    monkeypatch.setattr(core.http, "HEADER_TIMEOUT_S", 0.2)
+    service = await start()
+    assert await answer_to(service.url, start_of_header) == b""
+
+
+async def test_a_second_header_that_stalls_is_cut(start: StartService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.http, "IDLE_TIMEOUT_S", 0.3)
+    service = await start()
+    answer = await answer_to(service.url, RATE, RATE[:20])
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+
+
+async def test_a_body_that_stalls_is_told_and_cut(start: StartService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.http, "BODY_TIMEOUT_S", 0.2)
+    service = await start()
+    header = b"POST /rate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+    answer = await answer_to(service.url, header, b'{"rate"')
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"urn:fanrate:problem:body-stalled" in answer
+    assert b"Connection: close" in answer
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"hello\r\n\r\n",
+        b"POST /rate?rate=5 HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /rate?rate=5 HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /rate?rate=5 HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /rate?rate=5 HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_is_told_so_and_cut(start: StartService, nonsense: bytes) -> None:
+    service = await start()
+    answer = await answer_to(service.url, nonsense)
+    assert re.match(rb"HTTP/1\.[01] 400 ", answer)
+    assert b"application/problem+json" in answer
+    assert b"urn:fanrate:problem:bad-http" in answer
+
+
+async def test_pipelined_requests_are_all_counted(start: StartService) -> None:
+    service = await start()
+    answer = await answer_to(service.url, RATE * 50, RATE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert answer.count(b"HTTP/1.1 200 OK") == 51
+    async with aiohttp.ClientSession(service.url) as client:
+        await counted(client, 51)
+
+
+async def test_a_rate_stays_in_its_batch_when_its_client_goes_away(start: StartService) -> None:
+    service = await start()
+    for _ in range(20):
+        _, writer = await connect(service.url)
+        writer.write(RATE)
+        await writer.drain()
+        writer.transport.abort()
+    async with aiohttp.ClientSession(service.url) as client:
+        async with asyncio.timeout(5):
+            while (await (await client.get("/opened")).json())["opened"]:
+                await asyncio.sleep(0.01)
+        count = (await (await client.get("/rates")).json())["count"]
+    assert 0 <= count <= 20
+
+
+async def test_expect_continue(start: StartService) -> None:
+    service = await start()
+    reader, writer = await connect(service.url)
+    writer.write(
+        b"POST /rate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 10\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    )
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b'{"rate":5}')
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+
+
+async def test_a_drain_breaks_no_connection_and_forgets_no_rate(start: StartService) -> None:
+    """Clients that keep connections alive and go to another address once told to close, as nginx does."""
+    service = await start()
+    async with aiohttp.ClientSession(service.url) as client:
+        await ready(client)
+    confirmed = 0
+    stopped = asyncio.Event()
+
+    async def hammer() -> None:
+        nonlocal confirmed
+        reader, writer = await connect(service.url)
+        while True:
+            writer.write(RATE)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+            confirmed += 1
+            if b"Connection: close" in answer:
+                assert await reader.read() == b""
+                writer.close()
+                return
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(hammer())
+        await asyncio.sleep(0.3)
+        await service.drain(5)
+        stopped.set()
+    assert confirmed > 40
+    totals = await service._store.totals()
+    assert totals.count == confirmed
+    with pytest.raises(OSError, match=r".*"):
+        await connect(service.url)
