@@ -1,0 +1,207 @@
+"""Group commit, over a broker in memory whose confirms can be held back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import api.lane
+from api.lane import Lane
+from brokers.memory import MemoryBroker
+from core.batches import Batch, decode
+from core.errors import BrokerError, BrokerFull, BrokerUnavailable, Problem, PublishTimeout
+from core.lifecycle import until
+from core.settings import Publishing
+
+
+class HeldBroker(MemoryBroker):
+    """Stores each message, but confirms it only while `confirming` is set, and raises what is in `errors` first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.confirming = asyncio.Event()
+        self.confirming.set()
+        self.errors: list[BrokerError] = []
+        self.published: list[Batch] = []
+
+    async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:
+        self.published.append(decode(body))
+        if self.errors:
+            raise self.errors.pop(0)
+        await super().publish(topic, body, timeout_s)
+        await self.confirming.wait()
+
+
+class Bench:
+    """A lane on a held broker."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.broker = HeldBroker()
+        self.lane = Lane(self.broker, "rates", 0, Publishing(**settings), 100)
+
+    async def start(self) -> Bench:
+        await self.broker.ensure("rates", ["counters"])
+        self.lane.ready.set()
+        return self
+
+    def join(self, *rates: int) -> asyncio.Future[Problem | None]:
+        return self.lane.join([("film", rate) for rate in rates])
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch.rates) for batch in self.broker.published]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = await Bench().start()
+    yield made
+    await made.lane.close()
+
+
+async def test_an_idle_lane_publishes_at_once(bench: Bench) -> None:
+    assert await asyncio.wait_for(bench.join(5), 1) is None
+    assert bench.sizes == [1]
+
+
+async def test_rates_of_one_turn_share_a_batch(bench: Bench) -> None:
+    waiters = [bench.join(rate) for rate in range(20)]
+    await asyncio.gather(*waiters)
+    assert bench.sizes == [20]
+    assert bench.broker.published[0].rates == [("film", rate) for rate in range(20)]
+
+
+async def test_two_in_flight_then_the_open_batch_grows_until_a_confirm(bench: Bench) -> None:
+    bench.broker.confirming.clear()
+    waiters = []
+    for rate in range(10):
+        waiters.append(bench.join(rate))
+        await asyncio.sleep(0.001)
+    assert bench.sizes == [1, 1]
+    bench.broker.confirming.set()
+    assert await asyncio.gather(*waiters) == [None] * 10
+    assert bench.sizes == [1, 1, 8]
+
+
+async def test_sequences_and_totals(bench: Bench) -> None:
+    for rate in range(3):
+        await bench.join(rate, rate)
+    first, second, third = bench.broker.published
+    assert {first.producer, second.producer, third.producer} == {first.producer}
+    assert [batch.sequence for batch in bench.broker.published] == [0, 1, 2]
+    assert [batch.opened for batch in bench.broker.published] == [2, 4, 6]
+    (producer,) = bench.lane.producers()
+    assert (producer.opened, producer.confirmed) == (6, 6)
+
+
+async def test_a_request_travels_whole(bench: Bench) -> None:
+    bench.broker.confirming.clear()
+    waiters = [bench.join(*range(1)), bench.join(*range(1))]
+    await asyncio.sleep(0.001)
+    waiters += [bench.join(*range(60)), bench.join(*range(60)), bench.join(*range(40)), bench.join(1)]
+    bench.broker.confirming.set()
+    await asyncio.gather(*waiters)
+    assert bench.sizes == [2, 60, 100, 1] or bench.sizes == [2, 60, 1, 100]
+    assert sum(bench.sizes) == 163
+
+
+async def test_a_request_that_no_batch_holds(bench: Bench) -> None:
+    with pytest.raises(Problem, match="at most 100 rates"):
+        bench.join(*range(101))
+    assert bench.lane.unconfirmed == 0
+
+
+async def test_bytes_bound_a_batch() -> None:
+    bench = await Bench(max_batch_bytes=1024).start()
+    bench.broker.confirming.clear()
+    waiters = [bench.lane.join([("x" * 128, 1)]) for _ in range(40)]
+    bench.broker.confirming.set()
+    await asyncio.gather(*waiters)
+    assert max(bench.sizes) == 4
+    await bench.lane.close()
+
+
+async def test_a_cancelled_request_harms_no_other(bench: Bench) -> None:
+    waiters = [bench.join(1), bench.join(2)]
+    waiters[0].cancel()
+    assert await waiters[1] is None
+    assert bench.sizes == [2]
+
+
+@pytest.mark.parametrize("error", [PublishTimeout("late"), BrokerUnavailable("gone")])
+async def test_a_failed_publish_is_repeated_under_its_identity(bench: Bench, error: BrokerError) -> None:
+    bench.broker.errors = [error]
+    waiter = bench.join(5)
+    if isinstance(error, BrokerUnavailable):
+        assert await until(lambda: not bench.lane.ready.is_set(), 1), "it asks for the topic to be ensured"
+        bench.lane.ready.set()
+    assert await waiter is None
+    first, second = bench.broker.published
+    assert first == second
+
+
+async def test_an_overdue_request_is_answered_and_its_batch_stays() -> None:
+    bench = await Bench(confirm_timeout_s=0.05).start()
+    bench.broker.confirming.clear()
+    waiters = [bench.join(5)]
+    await asyncio.sleep(0.06)
+    waiters.append(bench.join(6))
+    bench.lane.answer_overdue()
+    problem = await waiters[0]
+    assert problem is not None
+    assert (problem.status, problem.kind) == (503, "unconfirmed")
+    assert "may or may not count" in problem.detail
+    assert not waiters[1].done()
+    assert bench.lane.unconfirmed == 2
+    bench.broker.confirming.set()
+    assert await waiters[1] is None
+    assert bench.lane.unconfirmed == 0
+    assert bench.broker.unread("rates", "counters") == 2
+    await bench.lane.close()
+
+
+async def test_a_full_broker_is_told_at_once_and_the_batch_stays(bench: Bench) -> None:
+    bench.broker.errors = [BrokerFull("1 GiB")]
+    problem = await bench.join(5)
+    assert problem is not None
+    assert problem.kind == "broker-full"
+    assert bench.lane.full == "1 GiB"
+    assert await until(lambda: bench.lane.full is None, 2)
+    assert bench.lane.unconfirmed == 0
+    assert bench.broker.unread("rates", "counters") == 1
+
+
+async def test_a_new_producer_after_an_hour(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.join(1)
+    monkeypatch.setattr(api.lane, "PRODUCER_LIFETIME_S", 0.0)
+    await bench.join(2, 3)
+    first, second = bench.broker.published
+    assert first.producer != second.producer
+    assert (second.sequence, second.opened) == (0, 2)
+    assert [(each.opened, each.confirmed) for each in bench.lane.producers()] == [(1, 1), (2, 2)]
+    assert len(bench.lane.producers()) == 1, "a former producer has one last report"
+
+
+async def test_publishes_can_be_spaced() -> None:
+    bench = await Bench(min_interval_s=0.002, max_in_flight=8).start()
+    waiters = []
+    for rate in range(50):
+        waiters.append(bench.join(rate))
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiters)
+    assert len(bench.sizes) < 10
+    assert sum(bench.sizes) == 50
+    await bench.lane.close()
+
+
+async def test_close_answers_what_waits(bench: Bench) -> None:
+    bench.broker.confirming.clear()
+    waiters = [bench.join(1), bench.join(2)]
+    await asyncio.sleep(0.001)
+    waiters.append(bench.join(3))
+    await bench.lane.close()
+    problems = await asyncio.gather(*waiters)
+    assert [problem.kind for problem in problems if problem] == ["stopping"] * 3
