@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -139,12 +140,11 @@ class NatsBroker:
         raise BrokerUnavailable(f"{error.description} ({error.err_code})")
 
     async def subscribe(self, topic: str, group: str) -> NatsSubscription:
-        answer = await self._request(f"CONSUMER.INFO.{topic}.{group}")
-        _raise_error(answer, f"group {group!r} of topic {topic!r}")
         subscription = NatsSubscription(
             topic,
             group,
             link=self.link,
+            check_group=partial(self._check_group, topic, group),
             on_close=self._subscriptions.discard,
             redeliver_after_s=self._redeliver_after_s,
         )
@@ -185,6 +185,10 @@ class NatsBroker:
         answer = await self._request(
             f"CONSUMER.DURABLE.CREATE.{topic}.{group}", {"stream_name": topic, "config": durable}
         )
+        _raise_error(answer, f"group {group!r} of topic {topic!r}")
+
+    async def _check_group(self, topic: str, group: str) -> None:
+        answer = await self._request(f"CONSUMER.INFO.{topic}.{group}")
         _raise_error(answer, f"group {group!r} of topic {topic!r}")
 
     async def _request(self, name: str, body: object = None) -> _Answer:

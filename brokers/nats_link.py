@@ -51,6 +51,7 @@ class Link:
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._doubt = asyncio.Event()
         self._broken = False
+        self._erred = False
 
     @property
     def up(self) -> bool:
@@ -151,7 +152,9 @@ class Link:
             answer.set_result(message)
 
     async def _on_error(self, error: Exception) -> None:
-        log.debug("broker_connection_error", error=repr(error))
+        if not self._erred:  # of the many tries that may follow, each with an error, one is enough
+            self._erred = True
+            log.warning("broker_connection_error", error=repr(error))
         self._doubt.set()
 
     async def _on_disconnect(self) -> None:

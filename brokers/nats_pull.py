@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -15,7 +15,7 @@ from nats.aio.subscription import Subscription as Source
 
 from brokers.base import Message
 from brokers.nats_link import CLOSE_TIMEOUT_S, NO_RESPONDERS, RETRY_S, Link, new_inbox, status
-from core.errors import BrokerUnavailable
+from core.errors import BrokerError, BrokerUnavailable
 
 _LONGEST_PULL_S = 5.0
 """A waiting pull is renewed this often: whatever loses one costs no more than this."""
@@ -30,10 +30,12 @@ class NatsSubscription:
         group: str,
         *,
         link: Callable[[], Link],
+        check_group: Callable[[], Awaitable[None]],
         on_close: Callable[[NatsSubscription], None],
         redeliver_after_s: float,
     ) -> None:
         self._present_link = link
+        self._check_group = check_group
         self._on_close = on_close
         self._pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{topic}.{group}"
         self._redeliver_after_s = redeliver_after_s
@@ -55,12 +57,16 @@ class NatsSubscription:
         self._leaving = asyncio.Lock()
 
     async def attach(self) -> Link:
-        """Listen on the present connection; what an earlier one delivered is returned for redelivery."""
-        if self._closed:
-            raise BrokerUnavailable("closed")
+        """Listen on the present connection; what an earlier one delivered is returned for redelivery.
+
+        Raises BrokerError if the group is not there: older servers leave a pull for it without an answer.
+        """
+        self._check_open()
         link = self._present_link()
         if link is self._link:
             return link
+        await self._check_group()
+        self._check_open()
         inbox = new_inbox()
 
         async def receive(message: Msg) -> None:
@@ -78,7 +84,13 @@ class NatsSubscription:
     async def fetch(self, max_messages: int, max_bytes: int, timeout_s: float) -> list[Message]:
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
-        link = await self.attach()
+        try:
+            async with asyncio.timeout_at(deadline):
+                link = await self.attach()
+        except TimeoutError:
+            return []
+        except BrokerError as exc:
+            raise BrokerUnavailable(str(exc)) from exc
         self._forget_redelivered(clock())
         if not self._buffer:
             await self._pull(link, max_messages, max_bytes, deadline)
@@ -90,14 +102,13 @@ class NatsSubscription:
         return self._take(link, max_messages, max_bytes, clock() + self._redeliver_after_s)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        if self._closed:
-            raise BrokerUnavailable("closed")
+        self._check_open()
         link = self._present_link()
         for message in messages:
             origin, reply = message.receipt
-            self._held.pop(reply, None)
             if origin is link:
                 await link.send(reply, b"+ACK")
+            self._held.pop(reply, None)
 
     async def close(self) -> None:
         self._closed = True
@@ -109,6 +120,10 @@ class NatsSubscription:
                 with suppress(errors.Error, OSError, BrokerUnavailable):
                     await self._leave(link, source)
             self._on_close(self)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerUnavailable("closed")
 
     async def _leave(self, link: Link, source: Source) -> None:
         """Draining comes first: a message returned while the server still has a pull of ours comes straight back."""
@@ -146,7 +161,7 @@ class NatsSubscription:
         deadline = asyncio.get_running_loop().time() + timeout_s
         await self._request(link, {"batch": 1, "expires": round(timeout_s * 1e9)}, 1)
         await self._settle(link, deadline)
-        if self._pull_status == "409":  # refused: too many pulls wait, or the server shuts down
+        if self._pull_status not in ("", "408"):  # not timed out but refused, which would go on at full speed
             await asyncio.sleep(min(timeout_s, RETRY_S))
 
     async def _request(self, link: Link, pull: dict[str, object], messages: int) -> None:
@@ -161,8 +176,7 @@ class NatsSubscription:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await self._changed.wait()
-        if self._closed:
-            raise BrokerUnavailable("closed")
+        self._check_open()
         if not link.up:
             raise BrokerUnavailable("connection lost")
         if self._pull_status == NO_RESPONDERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from contextlib import suppress
 from typing import Final
 
@@ -12,6 +13,24 @@ import psutil
 
 END_S: Final = 5.0
 _LOOK_S: Final = 0.01
+
+
+async def exit_of(leader: subprocess.Popen[bytes]) -> int:
+    """Wait for a group's first process to end; its exit code, negative for a signal.
+
+    On any event loop, and without asyncio's own subprocesses: uvloop's inherit a second copy of their standard input,
+    and a guardian's pipe would never end.
+    """
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    descriptor = os.pidfd_open(leader.pid)
+    loop.add_reader(descriptor, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return leader.wait()
 
 
 def send(group: int, number: signal.Signals) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +63,7 @@ class Member:
         self._tasks = tasks
         self._say = said
         self._changed = changed
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._exit_code: int | None = None
         self._ready = asyncio.Event()
@@ -170,7 +172,8 @@ class Member:
             return self._exit_code
         if self._process is not None:
             self.thaw()
-            os.kill(self._process.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
         if not await self._ended(timeout_s):
             self._say(f"{self.name} did not stop within {timeout_s:g} s: killed")
             self.give_up()
@@ -211,7 +214,7 @@ class Member:
         process = self._process
         if process is None:
             return False
-        exited = asyncio.create_task(process.wait(), name=f"exit of {self.name}")
+        exited = asyncio.create_task(groups.exit_of(process), name=f"exit of {self.name}")
         try:
             while not exited.done():
                 if await passes(self.part.probe, self.port) and not exited.done():
@@ -231,25 +234,26 @@ class Member:
 
     async def _spawn(self) -> None:
         await self._wait_for_port()
+        if self._down.is_set():
+            return
+        self._process = self._launch()
+        self.starts += 1
+        self._changed()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         for folder in (*self.part.folders, self.log.parent):
             folder.mkdir(parents=True, exist_ok=True)
         for path, text in self.part.files.items():
             path.write_text(text)
-        if self._down.is_set():
-            return
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._guardian.reporting(self.part.argv),
+            return subprocess.Popen(
+                self._guardian.reporting(self.part.argv),
                 env={**os.environ, **self.part.env},
                 stdin=self._guardian.pipe,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self.starts += 1
-        self._changed()
-        if self._down.is_set():
-            self.give_up()
 
     async def _wait_for_port(self) -> None:
         try:

@@ -69,6 +69,7 @@ class RedisStore:
         self._settle = self._script("settle")
         self._lease = self._script("lease")
         self._opened = self._script("opened")
+        self._summary = self._script("summary")
 
     async def start(self) -> None: ...
 
@@ -143,21 +144,18 @@ class RedisStore:
 
     async def subject(self, name: str) -> Summary | None:
         async with _translated():
-            fields = await _answer(self._redis.hgetall(_key(f"subject:{name}")))
-            if not fields:
-                return None
-            seconds, _ = await _answer(self._redis.time())
-            newest = seconds // MINUTE_S
-            minutes = range(newest - MINUTES_KEPT + 1, newest + 1)
-            pipeline = self._redis.pipeline(transaction=False)
-            for minute in minutes:
-                pipeline.hget(_key(f"minute:{minute}"), name)
-            counts = await _answer(pipeline.execute())
+            this_minute, flat, counts = await _answer(
+                self._summary(keys=[_key(f"subject:{name}")], args=[name, _key("minute:"), MINUTES_KEPT])
+            )
+        if not flat:
+            return None
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        minutes = zip(range(this_minute - MINUTES_KEPT + 1, this_minute + 1), map(int, counts), strict=True)
         return Summary(
             count=int(fields.pop("count")),
             sum=int(fields.pop("sum")),
             distribution={rate: int(fields[str(rate)]) for rate in sorted(map(int, fields))},
-            minutes={minute: int(count) for minute, count in zip(minutes, counts, strict=True) if count},
+            minutes={minute: count for minute, count in minutes if count},
         )
 
     async def subjects(self, after: str, limit: int) -> list[Ranked]:

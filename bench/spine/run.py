@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+
+import structlog
 
 from bench import machine, runs, wrk
 from bench.client import Address
@@ -25,6 +28,7 @@ MEASURES: dict[Measure, Callable[[Options], Awaitable[Measured]]] = {
 
 async def run(chosen: Sequence[Measure], options: Options) -> bool:
     """Whether every bar was met and every ledger closed; raises MissingProgram or MissingWrk before anything starts."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     for program in ("redis-server", "nats-server"):
         find(program)
     wrk.command(Address("127.0.0.1", 1), "", connections=1, seconds=1)

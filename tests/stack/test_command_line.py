@@ -78,6 +78,13 @@ def _wait(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_up_watches_and_stops(up: Callable[..., Up], tmp_path: Path):
     first = up("--balancer", "nginx-tuned")
     assert first.until(r"^ready (.*)$")[1] == f"http://{HOST}:{first.port}"
@@ -111,12 +118,18 @@ def test_nothing_outlives_a_killed_up(up: Callable[..., Up]):
     assert {"redis-server", "nats-server", "nginx"} <= {child.name() for child in children}
     assert len([child for child in children if child.name() == "nginx"]) > 1
     first.process.kill()
-    _wait(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
+    _wait(lambda: not any(_lives(child) for child in children))
     assert is_free(first.port)
 
     again = up("--replicas", "2")
     addresses = [f"http://{HOST}:{again.port + replica}" for replica in (0, 1)]
     assert again.until(r"^ready (.*)$")[1].split() == addresses
+    children = [psutil.Process(part["pid"]) for part in again.parts().values()]
+    again.process.send_signal(signal.SIGINT)
+    again.until(r"^stopping api-1$")
+    again.process.send_signal(signal.SIGINT)
+    assert again.process.wait(2) == -signal.SIGINT
+    _wait(lambda: not any(_lives(child) for child in children))
 
 
 def test_a_taken_port_is_one_line_with_the_remedy(tmp_path: Path):

@@ -21,7 +21,7 @@ NEVER = Probe(expected=b"never")
 
 
 @pytest.fixture
-async def said() -> list[str]:
+def said() -> list[str]:
     return []
 
 
