@@ -32,13 +32,13 @@ services: .venv/runtime.stamp ## install the servers that a topology needs: [BRO
 
 test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing servers are skipped: [ARGS=...]
 	@if [ "$$CI" = true ]; then $(BIN)/python -m stack services --broker nats; fi
-	@$(BIN)/python -m pytest -m "not trouble" $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/dev.stamp ## lint, types, imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 trouble: .venv/dev.stamp ## the whole trouble suite: [ARGS=...]
-	@$(BIN)/python -m pytest tests/trouble $(ARGS)
+	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(ARGS)
 
 bench-spine: .venv/bench.stamp ## speed and memory against their bars: [ARGS="--quick"]
 	@$(BIN)/python -m bench spine $(ARGS)

@@ -23,7 +23,8 @@ async def application(nats_url: str) -> web.Application:
     async def handle(request: web.Request) -> web.Response:
         rate = (request.query["subject"], int(request.query["rate"]))
         sequence = next(sequences)
-        await stream.publish("rates", encode(Batch(VERSION, 0, PRODUCER, sequence, sequence + 1, time.time(), [rate])))
+        batch = Batch(VERSION, 0, PRODUCER, sequence, sequence + 1, time.time(), [rate])
+        await (await stream.publish_async("rates", encode(batch)))
         return web.Response()
 
     app = web.Application()

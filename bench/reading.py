@@ -55,7 +55,7 @@ _page = msgspec.json.Decoder(_Page)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was counted at one time: in all, and under some subjects."""
+    """What was counted at one time: in all, and under each subject that was asked for, zero included."""
 
     total: int
     subjects: dict[str, Summary]
@@ -77,7 +77,9 @@ class Reader:
         self._first.close()
 
     async def read(self, names: Iterable[str]) -> Reading:
-        return Reading((await self.totals()).count, await self.subjects(names))
+        asked = list(names)
+        found = await self.subjects(asked)
+        return Reading((await self.totals()).count, {name: found.get(name, Summary()) for name in asked})
 
     async def totals(self) -> Summary:
         """All subjects together."""
@@ -168,12 +170,12 @@ async def await_counted(
 ) -> Verdict:
     """Read until nothing that was answered 200 is missing, or nothing more was counted for `patience_s`; the verdict.
 
-    `before` is the reading from before the first rate left. `counted` is told how many more rates were counted so far.
+    `before` is the reading from before the first rate left; its subjects are examined together with the ledger's. `counted` is told how many more rates were counted so far.
     The cheap total is watched first; it may hold the rates of others, so each subject has the last word. A double may
     arrive after the last rate: all is read once more when all was counted. Raises UnreadableService if the service
     cannot be read for `patience_s`.
     """
-    names = ledger.subjects
+    names = sorted({*ledger.subjects, *before.subjects})
     waiting = Patience(patience_s)
     while not waiting.over:
         try:

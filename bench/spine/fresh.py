@@ -52,7 +52,7 @@ async def measure(options: Options) -> Measured:
         measured = Measured("fresh", [bar], samples, verdict)
         if void := options.repeat - len(tails):
             measured.notes = [f"{void} of {options.repeat} turns are void: the generator fell behind"]
-        measured.profiles = await profiles.of_api(stage, measured)
+        measured.profiles = await profiles.of_process(stage, measured)
         measured.commands = list(stage.commands)
         return measured
 

@@ -54,13 +54,27 @@ async def of_api(stage: Scene, measured: Measured) -> list[Path]:
         name="api-profiled",
     )
     profile = await _start(stage, part, "api")
+    await profile.member.wait_ready()
     await stage.load(profile.member)
     await stage.settle()
     return [await profile.finish()]
 
 
+async def of_process(stage: Scene, measured: Measured) -> list[Path]:
+    """The same of the consumer, while the API is at full load."""
+    if measured.fine and not stage.options.profile:
+        return []
+    stage.options.say("profiling the consumer")
+    await stage.process.stop()
+    profile = await start_process(stage)
+    await profile.member.wait_ready()
+    await stage.load(stage.api)
+    await stage.settle()
+    return [await profile.finish()]
+
+
 async def start_process(stage: Scene) -> Profile:
-    """A consumer under cProfile."""
+    """A consumer under cProfile, not waited for."""
     part = parts.process(
         stage.running.stack.directory,
         broker_url=stage.running.nats.url,
@@ -74,4 +88,4 @@ async def _start(stage: Scene, part: Part, module: str) -> Profile:
     path = OUT.absolute() / f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z-{module}.profile"
     argv = [sys.executable, "-m", "cProfile", "-o", str(path), "-m", module]
     stage.commands[shlex.join(argv)] = None
-    return Profile(await stage.running.stack.start(replace(part, argv=argv)), path)
+    return Profile(await stage.running.stack.start(replace(part, argv=argv), wait=False), path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -96,6 +97,20 @@ async def test_falling_behind_is_detected(server: Server) -> None:
     assert report.fell_behind
     assert report.unsent > 300
     assert report.unsent + ledger.sent_rates == 500
+
+
+async def test_a_generator_that_wakes_up_late_says_so(server: Server) -> None:
+    """The server shares the generator's event loop here and holds it up."""
+
+    async def hog(_: web.BaseRequest) -> web.StreamResponse:
+        if server.arrived.total() % 10 == 0:
+            time.sleep(0.1)  # noqa: ASYNC251 - to block the loop is the point
+        return web.Response()
+
+    server.behaviour = hog
+    report = await open_loop(server.address, requests(server.address), Ledger(), per_s=50, seconds=1, connections=16)
+    assert report.unsent == 0
+    assert report.fell_behind
 
 
 async def test_a_connection_cut_under_load_is_unknown_and_the_load_goes_on(server: Server) -> None:

@@ -138,16 +138,20 @@ async def test_a_server_without_jetstream_is_unavailable(tmp_path: Path) -> None
         server.kill()
 
 
-async def test_a_connection_that_the_server_ends_is_made_anew(on_shared: Harness) -> None:
-    broker, topic = await on_shared.broker(), fresh()
+async def test_a_connection_that_was_given_up_is_made_anew_and_what_it_delivered_comes_again(
+    on_shared: Harness,
+) -> None:
+    broker, topic = await on_shared.broker(redeliver_after_s=60.0), fresh()
     await broker.ensure(topic, ["readers"])
     reader = await broker.subscribe(topic, "readers")
+    await broker.publish(topic, b"held", SOON_S)
+    await take(reader, 1)
     assert isinstance(broker, NatsBroker)
     lost = broker.link()
     lost.break_off("by the test")
     await until(lambda: broker.connected and broker.link() is not lost)
-    await broker.publish(topic, b"anew", SOON_S)
-    assert bodies(await take(reader, 1)) == [b"anew"]
+    await broker.publish(topic, b"new", SOON_S)
+    assert bodies(await take(reader, 2, 5.0)) == [b"held", b"new"]
 
 
 @pytest.mark.parametrize("url", ["nats://", "nats://:4222", "nats://host:port", "nats://host:99999"])

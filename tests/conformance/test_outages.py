@@ -198,8 +198,10 @@ async def test_after_data_loss_ensure_makes_all_anew_and_old_acknowledgements_mi
 
     await persistently(lambda: broker.ensure(topic, ["readers"]))
     await broker.publish(topic, b"new", SOON_S)
-    await reader.acknowledge(stale)
     assert bodies(await take(reader, 1)) == [b"new"]
+    await reader.acknowledge(stale)
+    await reader.close()
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 1, 5.0)) == [b"new"]
 
 
 async def test_a_killed_consumer_gives_up_what_it_held(outage: Harness) -> None:

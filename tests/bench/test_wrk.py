@@ -1,0 +1,70 @@
+"""What wrk says, and what it means for the ledger."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import pytest
+from aiohttp import web
+
+from bench import wrk
+from bench.client import Address
+from bench.spine.bars import Bar
+
+LINE = b'{"requests":1000,"duration_us":2000000,"not_200":10,"connect":1,"read":2,"write":3,"timeout":4}'
+
+
+def test_the_last_line_is_read() -> None:
+    peak = wrk.parse(b"Running 2s test\n  990 requests in 2.00s\n\n" + LINE + b"\n")
+    assert (peak.confirmed, peak.per_s) == (990, 495)
+
+
+def test_requests_under_way_at_the_end_may_have_counted() -> None:
+    peak = wrk.parse(LINE.replace(b"}", b',"connections":64,"rates_per_request":1000}'))
+    assert peak.confirmed_rates == 990_000
+    assert peak.sent_rates == (1000 + 64 + 2 + 3 + 4) * 1000
+
+
+def test_silence_is_an_error() -> None:
+    with pytest.raises(wrk.WrkFailed, match="unable to connect"):
+        wrk.parse(b"unable to connect to 127.0.0.1:1 Connection refused\n")
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+@pytest.mark.parametrize(("script", "path", "rates"), [("rate", "/rate", 1), ("rates", "/rates", 1000)])
+async def test_wrk_sends_what_the_ledger_is_told(script: wrk.Script, path: str, rates: int) -> None:
+    arrived: Counter[str] = Counter()
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        arrived[request.path] += 1
+        if rates > 1:
+            assert len(await request.json()) == rates
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    peak = await wrk.run(Address("127.0.0.1", runner.addresses[0][1]), script, connections=4, seconds=1)
+    await runner.cleanup()
+    assert arrived.keys() == {path}
+    assert peak.confirmed_rates <= arrived[path] * rates <= peak.sent_rates
+    assert peak.confirmed > 0
+    assert peak.not_200 == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "at_most", "met"),
+    [
+        (1.0, True, True),
+        (1.1, True, True),
+        (1.2, True, False),
+        (1.2, False, True),
+        (1.0, False, False),
+        (None, True, False),
+    ],
+)
+def test_a_bar_is_met_on_its_side_and_never_by_a_void_run(value: float | None, at_most: bool, met: bool) -> None:
+    bar = Bar("measure", "ms", 1.1, at_most, value)
+    assert bar.met is met
+    assert str(bar).endswith("met" if met else "MISSED")
