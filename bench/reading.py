@@ -78,8 +78,9 @@ class Reader:
 
     async def read(self, names: Iterable[str]) -> Reading:
         asked = list(names)
+        total = (await self.totals()).count
         found = await self.subjects(asked)
-        return Reading((await self.totals()).count, {name: found.get(name, Summary()) for name in asked})
+        return Reading(total, {name: found.get(name, Summary()) for name in asked})
 
     async def totals(self) -> Summary:
         """All subjects together."""
@@ -170,10 +171,10 @@ async def await_counted(
 ) -> Verdict:
     """Read until nothing that was answered 200 is missing, or nothing more was counted for `patience_s`; the verdict.
 
-    `before` is the reading from before the first rate left; its subjects are examined together with the ledger's. `counted` is told how many more rates were counted so far.
-    The cheap total is watched first; it may hold the rates of others, so each subject has the last word. A double may
-    arrive after the last rate: all is read once more when all was counted. Raises UnreadableService if the service
-    cannot be read for `patience_s`.
+    `before` is the reading from before the first rate left; its subjects are examined together with the ledger's.
+    `counted` is told how many more rates were counted so far. The cheap total is watched first; it may hold the rates
+    of others, so each subject has the last word. A double may arrive after the last rate: all is read once more when
+    all was counted. Raises UnreadableService if the service cannot be read for `patience_s`.
     """
     names = sorted({*ledger.subjects, *before.subjects})
     waiting = Patience(patience_s)

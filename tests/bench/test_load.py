@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
@@ -38,15 +38,10 @@ async def answer_200(_: web.BaseRequest) -> web.StreamResponse:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
+async def server(serve: Callable[[Behaviour], Awaitable[Address]]) -> Server:
     server = Server()
-    runner = web.ServerRunner(web.Server(server.handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.address = Address("127.0.0.1", runner.addresses[0][1])
-    yield server
-    await runner.cleanup()
+    server.address = await serve(server.handle)
+    return server
 
 
 def requests(address: Address, keyed: bool = False) -> itertools.chain[Request]:

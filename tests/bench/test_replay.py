@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
 
 import pytest
@@ -19,6 +19,8 @@ from bench.reading import Reader, await_counted
 from bench.replay import ReplayFailed, lines, ratings, replay
 from core.settings import EmbeddedSettings
 from stack.embedded import EmbeddedService
+
+Serve = Callable[[Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]], Awaitable[Address]]
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ async def test_all_subjects_come_in_pages(url: str) -> None:
     reader.close()
 
 
-async def test_a_service_that_confirms_nothing_ends_the_replay() -> None:
+async def test_a_service_that_confirms_nothing_ends_the_replay(serve: Serve) -> None:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "POST":
             return web.Response(status=503)
@@ -95,12 +97,9 @@ async def test_a_service_that_confirms_nothing_ends_the_replay() -> None:
             return web.json_response({"count": 0, "sum": 0, "distribution": {}})
         return web.json_response({"type": "urn:fanrate:problem:unknown-subject"}, status=404, dumps=_compact)
 
-    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address = await serve(handle)
     with pytest.raises(ReplayFailed, match=r"nothing was confirmed for 0\.5 s: \d+ answers of 503"):
-        await replay(f"http://127.0.0.1:{runner.addresses[0][1]}", 1, patience_s=0.5)
-    await runner.cleanup()
+        await replay(f"http://{address}", 1, patience_s=0.5)
 
 
 def _compact(content: object) -> str:
@@ -133,13 +132,10 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert exit_with.value.code == 2
 
 
-async def test_another_service_is_one_line() -> None:
+async def test_another_service_is_one_line(serve: Serve) -> None:
     async def handle(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text="It works!")
 
-    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address = await serve(handle)
     with pytest.raises(ReplayFailed, match="GET /rates is not a summary of rates"):
-        await replay(f"http://127.0.0.1:{runner.addresses[0][1]}", 1)
-    await runner.cleanup()
+        await replay(f"http://{address}", 1)

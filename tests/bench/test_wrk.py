@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
@@ -33,7 +34,9 @@ def test_silence_is_an_error() -> None:
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
 @pytest.mark.parametrize(("script", "path", "rates"), [("rate", "/rate", 1), ("rates", "/rates", 1000)])
-async def test_wrk_sends_what_the_ledger_is_told(script: wrk.Script, path: str, rates: int) -> None:
+async def test_wrk_sends_what_the_ledger_is_told(
+    serve: Callable[..., Awaitable[Address]], script: wrk.Script, path: str, rates: int
+) -> None:
     arrived: Counter[str] = Counter()
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -42,11 +45,7 @@ async def test_wrk_sends_what_the_ledger_is_told(script: wrk.Script, path: str, 
             assert len(await request.json()) == rates
         return web.Response()
 
-    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    peak = await wrk.run(Address("127.0.0.1", runner.addresses[0][1]), script, connections=4, seconds=1)
-    await runner.cleanup()
+    peak = await wrk.run(await serve(handle), script, connections=4, seconds=1)
     assert arrived.keys() == {path}
     assert peak.confirmed_rates <= arrived[path] * rates <= peak.sent_rates
     assert peak.confirmed > 0

@@ -1,0 +1,30 @@
+"""Real servers that behave as a test tells them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from bench.client import Address
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Serve = Callable[[Handler], Awaitable[Address]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Serves a handler on a free port until the end of the test."""
+    runners: list[web.ServerRunner] = []
+
+    async def start(handler: Handler) -> Address:
+        runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=0.1)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return Address("127.0.0.1", runner.addresses[0][1])
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
