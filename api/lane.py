@@ -111,7 +111,9 @@ class Lane:
     """One destination: a topic and a shard. `ready` gates publishing; `unsure` is called when a publish failed in a way
     that may mean that the topic is gone."""
 
-    def __init__(self, broker: Broker, topic: str, shard: int, settings: Publishing, max_rates: int) -> None:
+    def __init__(
+        self, broker: Broker, topic: str, shard: int, settings: Publishing, max_rates: int, tasks: Tasks
+    ) -> None:
         self.topic = topic
         self.shard = shard
         self.ready = asyncio.Event()
@@ -135,7 +137,7 @@ class Lane:
         self._in_flight = 0
         self._leaving = False
         self._last_left = 0.0
-        self._tasks = Tasks()
+        self._tasks = tasks
 
     def join(self, rates: list[Rate], identity: str | None = None) -> Waiter:
         """Take `rates` in, whole, in one batch; the future tells when they are confirmed.
@@ -194,8 +196,8 @@ class Lane:
         if not await until(lambda: not self.unconfirmed, timeout_s):
             log.warning("drain_cut_off", topic=self.topic, unconfirmed=self.unconfirmed)
 
-    async def close(self) -> None:
-        await self._tasks.cancel()
+    def close(self) -> None:
+        """Answer what still waits. The publishes under way are the owner's tasks, and its to cancel."""
         gone = Problem(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "this replica ended; the rate may or may not count")
         for group in [*self._left.values(), *self._waiting, *([self._open] if self._open else [])]:
             group.fail(gone)

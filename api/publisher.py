@@ -41,12 +41,12 @@ class Publisher:
         self._groups = groups
         self._bound = settings.max_unconfirmed
         self._stuck_after_s = settings.confirm_timeout_s
-        self._lane = Lane(broker, topic, 0, settings, max_rates)
+        self._tasks = Tasks()
+        self._lane = Lane(broker, topic, 0, settings, max_rates, self._tasks)
         self._refused = 0
         self._not_ensured = "not connected yet"
         self._leases_fail = False
         self._stopping = False
-        self._tasks = Tasks()
 
     def join(self, rates: list[Rate], identity: str | None = None) -> Waiter:
         """Take `rates` in; see `Lane.join`. Raises Problem 503, with nothing taken in, past the bound, while the broker
@@ -56,6 +56,10 @@ class Publisher:
             self._refused += 1
             raise self._refusal()
         return lane.join(rates, identity)
+
+    @property
+    def failed(self) -> asyncio.Future[BaseException]:
+        return self._tasks.failed
 
     async def start(self) -> None:
         if len(self._tasks):
@@ -75,7 +79,7 @@ class Publisher:
     async def close(self) -> None:
         self._stopping = True
         await self._tasks.cancel()
-        await self._lane.close()
+        self._lane.close()
 
     async def report(self, timeout_s: float) -> None:
         """Report all producers to the store, as well as may be within `timeout_s`."""

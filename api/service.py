@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from api.publisher import Publisher
 from api.routes import Api
 from brokers.base import Broker
@@ -30,6 +32,10 @@ class ApiService:
     @property
     def url(self) -> str:
         return self._http.url
+
+    @property
+    def failed(self) -> asyncio.Future[BaseException]:
+        return self._publisher.failed
 
     async def start(self) -> None:
         await self._store.start()

@@ -10,25 +10,26 @@ everything, at once, from any state. Each of them is idempotent.
 from __future__ import annotations
 
 import asyncio
-import enum
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import structlog
 
+from core.errors import FanrateError
+
 log = structlog.get_logger()
 
 
-class State(enum.Enum):
-    NEW = "new"
-    RUNNING = "running"
-    DRAINING = "draining"
-    CLOSED = "closed"
+class ServiceFailed(FanrateError):
+    """A service came upon a mistake in itself and cannot go on."""
 
 
 class Service(Protocol):
-    """Something with a lifecycle."""
+    """Something with a lifecycle. `failed` is done when it cannot go on, which only a mistake in it causes."""
+
+    @property
+    def failed(self) -> asyncio.Future[BaseException]: ...
 
     async def start(self) -> None: ...
 
@@ -38,11 +39,12 @@ class Service(Protocol):
 
 
 class Tasks:
-    """The named tasks of one service. A task that dies of an error is logged at once, and `failed` holds the first."""
+    """The named tasks of one service. A task that dies of an error is logged at once, and `failed`, which several may
+    share, holds the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed: asyncio.Future[BaseException] | None = None) -> None:
         self._running: set[asyncio.Task[Any]] = set()
-        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[BaseException] = failed or asyncio.get_running_loop().create_future()
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)
@@ -91,15 +93,22 @@ def on_signals(stop: asyncio.Event) -> None:
 
 
 async def serve(service: Service, *, drain_s: float, started: Callable[[], None]) -> None:
-    """Run `service` until a signal, then drain it for at most `drain_s` and close it; `started` tells of its start."""
+    """Run `service` until a signal, then drain it for at most `drain_s` and close it; `started` tells of its start.
+
+    Raises ServiceFailed when the service fails: a supervisor should start it again.
+    """
     stop = asyncio.Event()
     on_signals(stop)
+    stopping: asyncio.Future[Any] = asyncio.create_task(stop.wait(), name="await_signal")
     try:
         await service.start()
         started()
-        await stop.wait()
+        await asyncio.wait([stopping, service.failed], return_when=asyncio.FIRST_COMPLETED)
         await service.drain(drain_s)
+        if service.failed.done():
+            raise ServiceFailed(repr(service.failed.result()))
     finally:
+        stopping.cancel()
         await service.close()
 
 

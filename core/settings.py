@@ -108,8 +108,6 @@ class ProcessSettings(Topology, Keeping, Draining, Logging):
 class EmbeddedSettings(Replica, Keeping, Draining, Logging):
     """`python -m stack run`."""
 
-    topic: str = "rates"
-
 
 _S = TypeVar("_S", bound=Section)
 

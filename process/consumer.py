@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -28,7 +29,7 @@ from core.telemetry import COUNTS, SECONDS, Histogram, counter, gauge
 
 log = structlog.get_logger()
 
-FETCH_MESSAGES: Final = 512
+FETCH_MESSAGES: Final = 2048
 FETCH_BYTES: Final = 4 * 2**20
 FETCH_WAIT_S: Final = 1.0
 PAUSE_S: Final = 0.02
@@ -63,6 +64,10 @@ class Consumer:
         self._messages = self._counted = self._repeated = self._dead = self._calls = 0
         self._fold_sizes = Histogram(COUNTS)
         self._settle_times = Histogram(SECONDS)
+
+    @property
+    def failed(self) -> asyncio.Future[BaseException]:
+        return self._tasks.failed
 
     async def start(self) -> None:
         if len(self._tasks):
@@ -114,18 +119,25 @@ class Consumer:
         yield counter("fanrate_store_calls", "Folds offered to the store", self._calls)
         yield gauge("fanrate_oldest_seconds", "Age of the oldest batch at hand", self.oldest_s())
         yield self._fold_sizes.family("fanrate_fetch_messages", "Messages per fetch that was not empty")
-        yield self._settle_times.family("fanrate_settle_seconds", "From a fetch to its acknowledgement")
+        yield self._settle_times.family("fanrate_settle_seconds", "From a fetch to its being settled")
 
     async def _consume(self) -> None:
+        """While there is more to fetch, one fetch is decoded and folded while the store writes the one before."""
+        settling: deque[asyncio.Task[list[Message]]] = deque()
         while not self._stopping.is_set() and self._newer is None:
             self._turned_at = time.monotonic()
             messages = await self._fetch()
+            full = len(messages) >= FETCH_MESSAGES
             if messages:
-                await self._settle(messages)
-                if len(messages) < FETCH_MESSAGES and not self._stopping.is_set():
-                    await asyncio.sleep(PAUSE_S)
+                settling.append(self._tasks.spawn("settle", self._settle(messages)))
             else:
                 self._oldest_at = None
+            while len(settling) > (1 if full else 0):
+                await self._acknowledge(await settling.popleft())
+            if messages and not full and not self._stopping.is_set():
+                await asyncio.sleep(PAUSE_S)
+        while settling:
+            await self._acknowledge(await settling.popleft())
         await self._leave()
 
     async def _fetch(self) -> list[Message]:
@@ -153,8 +165,8 @@ class Consumer:
         if subscription is not None:
             await subscription.close()
 
-    async def _settle(self, messages: Sequence[Message]) -> None:
-        """See each message to its end; acknowledge those that came to one."""
+    async def _settle(self, messages: Sequence[Message]) -> list[Message]:
+        """See each message to its end; those that came to one."""
         began = time.monotonic()
         self._messages += len(messages)
         self._fold_sizes.add(len(messages))
@@ -177,8 +189,8 @@ class Consumer:
                 if not done
             }
             settled += [message for batch, message in batches if (batch.producer, batch.sequence) not in unburied]
-        await self._acknowledge(settled)
         self._settle_times.add(time.monotonic() - began)
+        return settled
 
     async def _decode(self, messages: Sequence[Message]) -> tuple[list[tuple[Batch, Message]], list[Message]]:
         """The batches; and the messages that were none and have become dead letters."""
@@ -216,6 +228,7 @@ class Consumer:
         return True
 
     async def _acknowledge(self, messages: Sequence[Message]) -> None:
+        """What cannot be acknowledged comes again, and is known then."""
         if not messages or self._subscription is None:
             return
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from brokers.base import Broker
 from core.health import Checks, health_routes, store_check
 from core.http import HttpService, Routes
@@ -30,6 +32,10 @@ class ProcessService:
     @property
     def url(self) -> str:
         return self._http.url
+
+    @property
+    def failed(self) -> asyncio.Future[BaseException]:
+        return self._consumer.failed
 
     async def start(self) -> None:
         await self._http.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from api.service import ApiService
 from brokers.memory import MemoryBroker
 from core import counting, program
@@ -11,6 +13,8 @@ from core.settings import EmbeddedSettings, load
 from process.consumer import Consumer
 from process.service import oldest_allowed_s
 from store.memory import MemoryStore
+
+_TOPIC = "rates"
 
 _GREETING = """\
 Fanrate listens on {url}
@@ -27,17 +31,21 @@ class EmbeddedService:
     """A lifecycle service: the same parts as a real topology, wired to a broker and a store in memory."""
 
     def __init__(self, settings: EmbeddedSettings) -> None:
-        self._topic = settings.topic
         self._broker = MemoryBroker()
         self._store = MemoryStore(horizon_s=settings.horizon_s, idempotency_s=settings.idempotency_s)
-        self._api = ApiService(self._broker, self._store, settings, topic=settings.topic)
-        self._consumer = Consumer(
-            self._broker, self._store, topic=settings.topic, oldest_allowed_s=oldest_allowed_s(settings)
-        )
+        self._api = ApiService(self._broker, self._store, settings, topic=_TOPIC)
+        self._consumer = Consumer(self._broker, self._store, topic=_TOPIC, oldest_allowed_s=oldest_allowed_s(settings))
+        self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        for part in (self._api, self._consumer):
+            part.failed.add_done_callback(self._fail)
 
     @property
     def url(self) -> str:
         return self._api.url
+
+    @property
+    def failed(self) -> asyncio.Future[BaseException]:
+        return self._failed
 
     async def start(self) -> None:
         await self._api.start()
@@ -47,7 +55,7 @@ class EmbeddedService:
         """The API first, then the queue empties, then the consumer."""
         deadline = Deadline(timeout_s)
         await self._api.drain(deadline.left_s)
-        await until(lambda: not self._broker.unread(self._topic, counting.GROUP), deadline.left_s)
+        await until(lambda: not self._broker.unread(_TOPIC, counting.GROUP), deadline.left_s)
         await self._consumer.drain(deadline.left_s)
 
     async def close(self) -> None:
@@ -55,6 +63,10 @@ class EmbeddedService:
         await self._consumer.close()
         await self._broker.close()
         await self._store.close()
+
+    def _fail(self, part: asyncio.Future[BaseException]) -> None:
+        if not part.cancelled() and not self._failed.done():
+            self._failed.set_result(part.result())
 
 
 async def _main() -> None:

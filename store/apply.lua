@@ -10,10 +10,10 @@
 --       per producer:  id, opened
 --       per batch:     producer, chunk (both from 1), bit, at in ms, number of rates
 --       per minute:    number of pairs, then pairs of subject, count
---       per subject:   name, sum, number of pairs, then pairs: "count" and the rates, each with its count
+--       per subject:   name, number of pairs, then pairs: "count" and how many, "sum" and the sum, rate and how many
 -- Answer: now in ms, known batches, expired batches, known keys; each by its number from 1.
 
-local SLICE = 100
+local SLICE = 500
 local EXACT = 2^53
 
 local horizon, remember = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -83,9 +83,10 @@ for b = 1, batches do
 end
 
 -- Read the fields at ARGV[from], ARGV[from + 2], ... of a hash and add ARGV[from + 1], ... to each: the arguments of
--- the HSETs that write the sums, or nil if one would not be an exact number.
+-- the HSETs that write the sums, or nil if one would not be an exact number. Only a field `sum` may outgrow that: up to
+-- 2^62 HINCRBY adds to it in whole 64 bits, and what one call adds cannot overflow it.
 local function added(key, from, pairs)
-  local slices = {}
+  local writes = {key = key}
   for start = 0, pairs - 1, SLICE do
     local count = math.min(SLICE, pairs - start)
     local fields = {}
@@ -93,14 +94,27 @@ local function added(key, from, pairs)
     local stored = redis.call('HMGET', key, unpack(fields))
     local sums = {}
     for i = 1, count do
-      local old = number(stored[i])
-      local sum = old and number(old + ARGV[from + 2 * (start + i - 1) + 1])
-      if not sum then return nil end
-      sums[2 * i - 1], sums[2 * i] = fields[i], sum
+      local old, delta = stored[i], ARGV[from + 2 * (start + i - 1) + 1]
+      local sum = number(old)
+      sum = sum and number(sum + delta)
+      if sum then
+        sums[#sums + 1], sums[#sums + 2] = fields[i], sum
+      elseif fields[i] == 'sum' and string.match(old or '0', '^%-?%d+$') and math.abs(tonumber(old or 0)) < 2^62 then
+        writes.wide_sum = delta
+        sum = tonumber(old or 0) + delta
+      else
+        return nil
+      end
+      if fields[i] == 'count' then writes.count = sum elseif fields[i] == 'sum' then writes.sum = sum end
     end
-    slices[#slices + 1] = sums
+    if #sums > 0 then writes[#writes + 1] = sums end
   end
-  return slices
+  return writes
+end
+
+local function write(writes)
+  for _, sums in ipairs(writes) do redis.call('HSET', writes.key, unpack(sums)) end
+  if writes.wide_sum then redis.call('HINCRBY', writes.key, 'sum', writes.wide_sum) end
 end
 
 local cursor = batch_at + 5 * batches
@@ -112,20 +126,29 @@ for m = 1, minutes do
   cursor = cursor + 1 + 2 * pairs
 end
 
-local subject_at, subject_writes, counts, means = {}, {}, {}, {}
-for s = 1, subjects do
-  local key = KEYS[subject_key + s]
-  local pairs = tonumber(ARGV[cursor + 2])
-  subject_at[s] = cursor
-  subject_writes[s] = added(key, cursor + 3, pairs)
-  local sum = redis.call('HGET', key, 'sum') or '0'
-  -- The sum is added to by HINCRBY, in 64 bits; below 2^62 it cannot overflow by what one call adds.
-  if not subject_writes[s] or not string.match(sum, '^%-?%d+$') or math.abs(tonumber(sum)) > 2^62 then
-    return refuse('subject ' .. ARGV[cursor] .. ' holds no numbers')
+-- The scores of the sorted sets, as arguments of one ZADD per slice.
+local names, counts, means = {{}}, {{}}, {{}}
+local function score(slices, value, name)
+  local slice = slices[#slices]
+  if #slice == SLICE then
+    slice = {}
+    slices[#slices + 1] = slice
   end
-  counts[s] = subject_writes[s][1][2]
-  means[s] = (sum + ARGV[cursor + 1]) / counts[s]
-  cursor = cursor + 3 + 2 * pairs
+  slice[#slice + 1], slice[#slice + 2] = value, name
+end
+
+local subject_writes = {}
+for s = 1, subjects do
+  local name, pairs = ARGV[cursor], tonumber(ARGV[cursor + 1])
+  local writes = added(KEYS[subject_key + s], cursor + 2, pairs)
+  if not writes then return refuse('subject ' .. name .. ' holds no numbers') end
+  subject_writes[s] = writes
+  if name ~= '*' then
+    if writes.count == tonumber(ARGV[cursor + 3]) then score(names, 0, name) end
+    score(counts, writes.count, name)
+    score(means, writes.sum / writes.count, name)
+  end
+  cursor = cursor + 2 + 2 * pairs
 end
 
 -- Write. HSET first: out of memory is refused at the first write or not at all.
@@ -148,19 +171,13 @@ for c = 1, chunks do
 end
 for k = 1, keys do redis.call('SET', KEYS[idempotency_key + k], '', 'PX', ARGV[2]) end
 for m = 1, minutes do
-  local key = KEYS[minute_key + m]
-  for _, sums in ipairs(minute_writes[m]) do redis.call('HSET', key, unpack(sums)) end
-  redis.call('PEXPIRE', key, 7200000)
+  write(minute_writes[m])
+  redis.call('PEXPIRE', KEYS[minute_key + m], 7200000)
 end
-for s = 1, subjects do
-  local key, at = KEYS[subject_key + s], subject_at[s]
-  local name = ARGV[at]
-  for _, sums in ipairs(subject_writes[s]) do redis.call('HSET', key, unpack(sums)) end
-  redis.call('HINCRBY', key, 'sum', ARGV[at + 1])
-  if name ~= '*' then
-    if counts[s] == tonumber(ARGV[at + 4]) then redis.call('ZADD', KEYS[2], 0, name) end
-    redis.call('ZADD', KEYS[3], counts[s], name)
-    redis.call('ZADD', KEYS[4], means[s], name)
+for s = 1, subjects do write(subject_writes[s]) end
+for z, slices in ipairs({names, counts, means}) do
+  for _, slice in ipairs(slices) do
+    if #slice > 0 then redis.call('ZADD', KEYS[z + 1], unpack(slice)) end
   end
 end
 return {now, known, expired, known_keys}

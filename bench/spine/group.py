@@ -10,8 +10,7 @@ from statistics import median
 
 from bench.spine import profiles
 from bench.spine.bars import CONNECTIONS, Bar, Measured, Options
-from bench.spine.scene import WARM_UP_S, Load, Scene, scene
-from stack.member import Member
+from bench.spine.scene import WARM_UP_S, scene
 
 FEW = (1, 2, 5)
 
@@ -21,15 +20,15 @@ async def measure(options: Options) -> Measured:
     async with scene(options) as stage:
         single = await stage.start_app("bench.publish_per_request", stage.running.nats.url)
         for target in (single, stage.api):
-            await _load(stage, target, CONNECTIONS, WARM_UP_S)
+            await stage.load_alone(target, seconds=WARM_UP_S)
         samples: list[dict[str, object]] = []
         ratios: dict[int, list[float]] = {connections: [] for connections in (*FEW, CONNECTIONS)}
         for turn in range(1, options.repeat + 1):
             for connections, measured_ratios in ratios.items():
                 options.say(f"turn {turn} of {options.repeat}: one publish per request, {connections} connections")
-                alone = await _load(stage, single, connections, options.seconds)
+                alone = await stage.load_alone(single, connections=connections)
                 options.say(f"turn {turn} of {options.repeat}: group commit, {connections} connections")
-                grouped = await _load(stage, stage.api, connections, options.seconds)
+                grouped = await stage.load_alone(stage.api, connections=connections)
                 measured_ratios.append(grouped.peak.per_s / alone.peak.per_s)
                 samples += [
                     alone.sample(turn=turn, of="publish per request", connections=connections),
@@ -46,13 +45,3 @@ def _bars(ratios: dict[int, list[float]]) -> list[Bar]:
     name = "confirmed rates/s, group commit / one publish per request"
     bars = [Bar(f"{name}, {CONNECTIONS}", "", 1.7, False, median(ratios[CONNECTIONS]))]
     return bars + [Bar(f"  the same at {few} connections", "", 0.95, False, median(ratios[few])) for few in FEW]
-
-
-async def _load(stage: Scene, target: Member, connections: int, seconds: float) -> Load:
-    stage.process.freeze()
-    try:
-        load = await stage.load(target, connections=connections, seconds=seconds)
-    finally:
-        stage.process.thaw()
-    await stage.settle()
-    return load

@@ -97,6 +97,16 @@ class Scene:
             self.book(sent=peak.sent_rates, confirmed=peak.confirmed_rates)
         return Load(peak, used)
 
+    async def load_alone(self, target: Member, *, connections: int = CONNECTIONS, seconds: float | None = None) -> Load:
+        """Like `load`, with the consumer frozen meanwhile; it catches up before this returns."""
+        self.process.freeze()
+        try:
+            load = await self.load(target, connections=connections, seconds=seconds)
+        finally:
+            self.process.thaw()
+        await self.settle()
+        return load
+
     def book(self, *, sent: int, confirmed: int) -> None:
         self.sent += sent
         self.confirmed += confirmed

@@ -13,7 +13,7 @@ from api.lane import Lane
 from brokers.memory import MemoryBroker
 from core.batches import Batch, decode
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, Problem, PublishTimeout
-from core.lifecycle import until
+from core.lifecycle import Tasks, until
 from core.settings import Publishing
 
 
@@ -40,12 +40,16 @@ class Bench:
 
     def __init__(self, **settings: Any) -> None:
         self.broker = HeldBroker()
-        self.lane = Lane(self.broker, "rates", 0, Publishing(**settings), 100)
+        self.lane = Lane(self.broker, "rates", 0, Publishing(**settings), 100, Tasks())
 
     async def start(self) -> Bench:
         await self.broker.ensure("rates", ["counters"])
         self.lane.ready.set()
         return self
+
+    async def close(self) -> None:
+        self.lane.close()
+        await self.lane._tasks.cancel()
 
     def join(self, *rates: int) -> asyncio.Future[Problem | None]:
         return self.lane.join([("film", rate) for rate in rates])
@@ -59,7 +63,7 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     made = await Bench().start()
     yield made
-    await made.lane.close()
+    await made.close()
 
 
 async def test_an_idle_lane_publishes_at_once(bench: Bench) -> None:
@@ -121,7 +125,7 @@ async def test_bytes_bound_a_batch() -> None:
     bench.broker.confirming.set()
     await asyncio.gather(*waiters)
     assert max(bench.sizes) == 4
-    await bench.lane.close()
+    await bench.close()
 
 
 async def test_a_cancelled_request_harms_no_other(bench: Bench) -> None:
@@ -160,7 +164,7 @@ async def test_an_overdue_request_is_answered_and_its_batch_stays() -> None:
     assert await waiters[1] is None
     assert bench.lane.unconfirmed == 0
     assert bench.broker.unread("rates", "counters") == 2
-    await bench.lane.close()
+    await bench.close()
 
 
 async def test_a_full_broker_is_told_at_once_and_the_batch_stays(bench: Bench) -> None:
@@ -194,7 +198,7 @@ async def test_publishes_can_be_spaced() -> None:
     await asyncio.gather(*waiters)
     assert len(bench.sizes) < 10
     assert sum(bench.sizes) == 50
-    await bench.lane.close()
+    await bench.close()
 
 
 async def test_close_answers_what_waits(bench: Bench) -> None:
@@ -202,6 +206,6 @@ async def test_close_answers_what_waits(bench: Bench) -> None:
     waiters = [bench.join(1), bench.join(2)]
     await asyncio.sleep(0.001)
     waiters.append(bench.join(3))
-    await bench.lane.close()
+    await bench.close()
     problems = await asyncio.gather(*waiters)
     assert [problem.kind for problem in problems if problem] == ["stopping"] * 3
