@@ -1,3 +1,5 @@
+"""A harness for each kind of broker."""
+
 from __future__ import annotations
 
 import asyncio
@@ -7,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Harness, until
-from .server import NatsServer
+from tests.conformance.harness import Harness, until
+from tests.conformance.server import NatsServer
 
 KINDS = ["memory", "nats"]
 
@@ -19,7 +21,7 @@ def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server = NatsServer(tmp_path_factory.mktemp("nats"))
     server.start()
     yield server
-    server.kill()
+    server.close()
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
     """A server that the test may kill. It is not started."""
     server = NatsServer(tmp_path / "server")
     yield server
-    server.kill()
+    server.close()
 
 
 async def _used(harness: Harness) -> AsyncIterator[Harness]:

@@ -11,8 +11,7 @@ from brokers.base import Broker, Features, Message, Subscription
 from brokers.memory import MemoryBroker
 from brokers.nats import NatsBroker
 from core.errors import BrokerError, BrokerUnavailable
-
-from .server import NatsServer
+from tests.conformance.server import NatsServer
 
 SOON_S = 10.0
 """How long a test waits for what must happen."""

@@ -1,96 +1,85 @@
-"""A nats-server of the tests' own: on a free port, with a data directory that outlives its process."""
+"""A server of the tests' own: run by the stack, on an event loop of its own, so that a test sees no task but the ones
+that brokers leave behind."""
 
 from __future__ import annotations
 
-import os
-import random
+import asyncio
 import shutil
-import signal
-import socket
-import subprocess
-import time
+import threading
+from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-import pytest
+from stack import parts
+from stack.member import Member
+from stack.supervisor import Stack
+from tests.servers import needs
 
-START_S = 10.0
+CALL_S = 30.0
 
-
-def program() -> str:
-    """The nats-server to run. Without one a test skips, and fails where CI is set."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fanrate" / "bin" / "nats-server"
-    found = shutil.which("nats-server") or (str(cache) if os.access(cache, os.X_OK) else None)
-    if found is None:
-        reason = "nats-server is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+_T = TypeVar("_T")
 
 
 class NatsServer:
-    """May be started again after it was killed; keeps address and data."""
+    """May be started again after it was killed; keeps address and data. `settings` replace the usual ones."""
 
-    def __init__(self, directory: Path, settings: str = "jetstream: {store_dir: %s}") -> None:
+    def __init__(self, directory: Path, settings: str | None = None) -> None:
+        needs("nats-server")
+        self._part = parts.nats(directory)
         self._directory = directory
-        self._port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._program = program()
-        self._settings = settings
-        self.url = f"nats://127.0.0.1:{self._port}"
+        if settings is not None:
+            configuration = directory / "nats.conf"
+            listen = f"listen: {self._part.address}\n"
+            self._part = replace(
+                self._part,
+                argv=[self._part.argv[0], "-c", str(configuration)],
+                files={configuration: listen + settings.replace("%s", str(directory / "data"))},
+            )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stack", daemon=True)
+        self._thread.start()
+        self._stack = self._call(Stack(directory).__aenter__())
+        self._member: Member | None = None
+
+    @property
+    def url(self) -> str:
+        return self._part.url
 
     def start(self) -> None:
-        """Return when the server answers."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        configuration = self._directory / "nats.conf"
-        settings = self._settings.replace("%s", str(self._directory / "data"))
-        configuration.write_text(f"listen: 127.0.0.1:{self._port}\n{settings}\n")
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen([self._program, "-c", str(configuration)], stderr=log)
-        deadline = time.monotonic() + START_S
-        while not self._answers():
-            assert self._process.poll() is None, (self._directory / "log").read_text()
-            assert time.monotonic() < deadline, f"no answer within {START_S} s"
-            time.sleep(0.01)
+        """Return when the server is ready."""
+        if self._member is None:
+            self._member = self._call(self._stack.start(self._part, supervised=False))
+        else:
+            self._call(self._member.start())
 
     def kill(self) -> None:
         """kill -9."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._member is not None:
+            self._call(self._member.kill())
 
     def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
+        self._running.freeze()
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        self._running.thaw()
 
     def lose_data(self) -> None:
         """To be called while the server is down."""
-        assert self._process is None
+        assert not self._running.running
         shutil.rmtree(self._directory / "data")
 
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
+    def close(self) -> None:
+        self.kill()
+        self._call(self._stack.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CALL_S)
+        self._loop.close()
 
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
-                return connection.recv(5) == b"INFO "
-        except OSError:
-            return False
+    @property
+    def _running(self) -> Member:
+        assert self._member is not None
+        return self._member
 
-
-def _free_port() -> int:
-    """Below the range from which the kernel gives ports to outgoing connections: nobody takes it between restarts."""
-    for _ in range(100):
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no free port")
+    def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)

@@ -9,8 +9,7 @@ import pytest
 
 from brokers.base import Subscription
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge
-
-from .harness import SOON_S, Harness, bodies, fresh, numbered, persistently, take
+from tests.conformance.harness import SOON_S, Harness, bodies, fresh, numbered, persistently, take
 
 TIMEOUT_S = 10.0
 

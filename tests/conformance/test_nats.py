@@ -15,10 +15,9 @@ from nats.js import JetStreamContext
 from brokers.nats import NatsBroker
 from brokers.nats_pull import messages_behind
 from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
-
-from .harness import SOON_S, Harness, bodies, fresh, take, until
-from .harness import nats as harness_of
-from .server import NatsServer
+from tests.conformance.harness import SOON_S, Harness, bodies, fresh, take, until
+from tests.conformance.harness import nats as harness_of
+from tests.conformance.server import NatsServer
 
 
 @asynccontextmanager
@@ -120,7 +119,7 @@ async def test_the_servers_own_limit_of_a_message_holds(tmp_path: Path) -> None:
         assert broker.connected
     finally:
         await harness.close()
-        server.kill()
+        server.close()
 
 
 async def test_a_server_without_jetstream_is_unavailable(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ async def test_a_server_without_jetstream_is_unavailable(tmp_path: Path) -> None
                     await refused
     finally:
         await harness.close()
-        server.kill()
+        server.close()
 
 
 async def test_a_connection_that_was_given_up_is_made_anew_and_what_it_delivered_comes_again(

@@ -10,8 +10,7 @@ import pytest
 
 from brokers.base import Broker
 from core.errors import BrokerUnavailable, PublishTimeout
-
-from .harness import SOON_S, Harness, bodies, fresh, numbered, persistently, take, until
+from tests.conformance.harness import SOON_S, Harness, bodies, fresh, numbered, persistently, take, until
 
 AT_ONCE_S = 1.0
 LONG_S = 60.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import redis.asyncio
 from core.batches import VERSION, Batch, Key, decode, encode
 from core.fold import fold
 from core.letters import DeadLetter, unearth
+from core.rates import identity
 from core.store import Lease
 from stack import parts
 from stack.supervisor import Stack
@@ -39,6 +42,13 @@ def test_the_dead_letter_shown_is_one() -> None:
 def test_the_fields_are_those_of_the_code() -> None:
     assert [row[0] for row in table(page("wire.md"), "The batch")] == list(Batch.__struct_fields__)
     assert [row[0] for row in table(page("wire.md"), "The dead letter")] == list(DeadLetter.__struct_fields__)
+
+
+def test_a_keys_identity_is_as_described() -> None:
+    rates = [["film-42", 80]]
+    text = json.dumps(["", "/rate", "k1", rates], separators=(",", ":"))
+    described = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    assert identity("", "/rate", "k1", [("film-42", 80)]) == described
 
 
 @pytest.fixture
