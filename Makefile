@@ -5,7 +5,7 @@ BROKER ?= nats
 REPLICAS ?= 1
 PROCESSES ?= 1
 BALANCER ?= none
-URL ?= http://127.0.0.1:8080
+URL ?= http://127.0.0.1:$(PORT)
 TIMES ?= 20
 ARGS ?=
 
@@ -21,7 +21,7 @@ help: ## list the targets
 run: .venv/runtime.stamp ## the embedded service, nothing but Python: [PORT=8080]
 	@PORT=$(PORT) $(BIN)/python -m stack run
 
-replay: .venv/bench.stamp ## 5 307 real ratings through HTTP, every one accounted for: [URL=...] [TIMES=20]
+replay: .venv/bench.stamp ## 5 307 real ratings through HTTP, every one accounted for: [URL=http://127.0.0.1:PORT TIMES=20]
 	@$(BIN)/python -m bench replay --url $(URL) --times $(TIMES)
 
 up: .venv/runtime.stamp ## a real topology as local processes: [BROKER=nats REPLICAS=1 PROCESSES=1 BALANCER=none PORT=8080]

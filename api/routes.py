@@ -18,7 +18,7 @@ from api.parsing import check_path_subject, read_integer, read_key, read_query, 
 from api.publisher import Publisher
 from core.errors import Problem, StoreError
 from core.fold import MINUTE_S
-from core.http import Handler, Request, Routes, json_response, problem_response
+from core.http import EMPTY_OK, Handler, Request, Routes, json_response, problem_response
 from core.rates import identity
 from core.settings import Intake
 from core.store import Ranked, Store, Summary
@@ -57,7 +57,7 @@ class Api:
         waiter = self._publisher.join(rates, identity("", "/rate", key, rates) if key else None)
         if (problem := await waiter) is not None:
             return problem_response(problem)
-        return web.Response()
+        return EMPTY_OK
 
     async def post_rates(self, request: Request) -> web.StreamResponse:
         key = read_key(request)

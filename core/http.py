@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.web_log import AccessLogger
 
 from core.errors import FanrateError, Problem
@@ -63,6 +67,38 @@ class Routes:
 def json_response(content: object) -> web.Response:
     """A 200 of one JSON line."""
     return web.Response(body=msgspec.json.encode(content) + b"\n", content_type="application/json")
+
+
+class _EmptyOk(web.StreamResponse):
+    """The 200 of no content that aiohttp would send, written in one piece that is made anew once a second.
+
+    One instance answers all requests: it keeps nothing of any.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = 0
+        self._piece = b""
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+    async def prepare(self, request: Request) -> AbstractStreamWriter | None:
+        if (second := int(time.time())) != self._second:
+            self._second = second
+            date = formatdate(second, usegmt=True)
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: {date}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
+            self._piece = head.encode()
+        if (transport := request.transport) is not None:
+            transport.write(self._piece)
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None: ...
+
+
+EMPTY_OK: Final = _EmptyOk()
+"""What a handler returns to answer 200 without content."""
 
 
 def problem_response(problem: Problem) -> web.Response:
@@ -198,9 +234,21 @@ class HttpService:
             response = problem_response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail))
         finally:
             self._active -= 1
+        if response is EMPTY_OK and not self._is_plain(request):
+            response = web.Response()
         if self._draining:
             response.force_close()
         return response
+
+    def _is_plain(self, request: Request) -> bool:
+        """Whether EMPTY_OK says all that this connection needs to hear."""
+        return (
+            request.keep_alive
+            and request.version == HttpVersion11
+            and not request.protocol.writing_paused
+            and not self._draining
+            and not self._access_log
+        )
 
     def _find(self, request: Request) -> Handler:
         methods = self._routes.find(request.rel_url.raw_path)

@@ -85,6 +85,41 @@ async def test_pipelined_requests_are_all_counted(start: StartService) -> None:
         await counted(client, 51)
 
 
+async def test_the_short_answer_is_the_one_that_aiohttp_gives(start: StartService) -> None:
+    """A kept HTTP/1.1 connection is answered the short way, one that must be told to close is not."""
+    service = await start()
+    last = RATE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    short, long, end = (await answer_to(service.url, RATE, last)).split(b"\r\n\r\n")
+    assert end == b""
+    assert _headers(long) - _headers(short) == {b"Connection: close"}
+    assert _headers(short) - _headers(long) == set()
+    old = await answer_to(service.url, b"POST /rate?rate=5 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + last)
+    assert b"Connection: keep-alive" in old.split(b"\r\n\r\n")[0]
+    assert old.count(b" 200 OK") == 2
+
+
+def _headers(head: bytes) -> set[bytes]:
+    return {re.sub(rb"^Date: .*", b"Date", line) for line in head.split(b"\r\n")}
+
+
+async def test_a_client_that_reads_nothing_is_not_buffered_for_without_end(start: StartService) -> None:
+    """Answers wait for room: requests beyond it are left in the client's socket."""
+    service = await start()
+    reader, writer = await connect(service.url)
+    writer.transport.set_write_buffer_limits(high=0)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3):
+            while True:
+                writer.write(RATE * 1000)
+                sent += 1000
+                async with asyncio.timeout(0.5):
+                    await writer.drain()
+    assert sent < 500_000
+    writer.transport.abort()
+    del reader
+
+
 async def test_a_rate_stays_in_its_batch_when_its_client_goes_away(start: StartService) -> None:
     service = await start()
     for _ in range(20):

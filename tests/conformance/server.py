@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from stack import parts
 from stack.member import Member
+from stack.probes import LISTENS
 from stack.supervisor import Stack
 from tests.servers import needs
 
@@ -33,6 +34,7 @@ class NatsServer:
             listen = f"listen: {self._part.address}\n"
             self._part = replace(
                 self._part,
+                probe=LISTENS,
                 argv=[self._part.argv[0], "-c", str(configuration)],
                 files={configuration: listen + settings.replace("%s", str(directory / "data"))},
             )
