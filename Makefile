@@ -19,7 +19,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/runtime.stamp ## the embedded service, nothing but Python: [PORT=8080]
-	@PORT=$(PORT) $(BIN)/python -m stack run
+	@$(BIN)/python -m stack run --port $(PORT)
 
 replay: .venv/bench.stamp ## 5 307 real ratings through HTTP, every one accounted for: [URL=http://127.0.0.1:PORT TIMES=20]
 	@$(BIN)/python -m bench replay --url $(URL) --times $(TIMES)

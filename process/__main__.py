@@ -54,7 +54,7 @@ async def list_letters() -> None:
 async def redrive_letters(*, expired: bool) -> None:
     async with _connected() as (broker, settings):
         done = await redrive(broker, settings.topic, expired=expired)
-    print(f"{done.sent} sent again; left: {done.cut} cut, {done.expired} expired")
+    print(f"{done.sent} sent again; left: {done.cut} cut, {done.expired} expired, {done.back} that came back")
     if expired and done.sent:
         print("those that had expired have a new identity: they may count twice")
 

@@ -31,6 +31,8 @@ class Redriven:
     sent: int = 0
     cut: int = 0
     expired: int = 0
+    back: int = 0
+    """Became dead letters again while this went on."""
 
 
 async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
@@ -43,15 +45,19 @@ async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
 async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
     """Publish the dead letters of `topic` again as they were, and remove them.
 
-    Cut ones stay. Expired ones stay too unless `expired`: they then go under a new identity and may count twice. A
-    letter is removed only after its message was confirmed. Raises BrokerError, after which a further call goes on.
+    Cut ones stay. Expired ones stay too unless `expired`: they then go under a new identity and may count twice. One
+    that comes back as a dead letter stays: what was wrong with it still is. A letter is removed only after its message
+    was confirmed. Raises BrokerError, after which a further call goes on.
     """
     redriven = Redriven()
+    sent: set[str] = set()
     async with _member(broker, topic) as subscription:
         await broker.ensure(topic, [counting.GROUP])
         async for message in _messages(subscription):
             letter = unearth(message.body)
-            if letter.cut:
+            if letter.sha256 in sent:
+                redriven.back += 1
+            elif letter.cut:
                 redriven.cut += 1
             elif letter.reason == "expired" and not expired:
                 redriven.expired += 1
@@ -59,6 +65,7 @@ async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
                 body = _under_a_new_identity(letter.body()) if letter.reason == "expired" else letter.body()
                 await broker.publish(topic, body, PUBLISH_TIMEOUT_S)
                 await subscription.acknowledge([message])
+                sent.add(letter.sha256)
                 redriven.sent += 1
     return redriven
 

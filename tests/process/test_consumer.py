@@ -145,6 +145,15 @@ async def test_redrive_leaves_cut_letters(setting: Setting) -> None:
     assert len(await setting.dead()) == 1
 
 
+async def test_redrive_ends_when_letters_come_back(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("process.redrive.QUIET_S", 0.3)
+    await setting.publish(b"not a batch", b"nor this", encode(batch("poison")))
+    await setting.counted(0)
+    done = await asyncio.wait_for(redrive(setting.broker, "rates", expired=False), 10)
+    assert (done.sent, done.back) == (3, 3)
+    assert len(await setting.dead()) == 3
+
+
 async def test_a_newer_message_stops_the_consumer_red_and_stays(setting: Setting) -> None:
     await setting.publish(json.dumps({"version": 2, "rates": "of another form"}).encode(), encode(batch()))
     assert await until(lambda: "upgrade" in str(setting.consumer.check()), 5)
