@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from api.publisher import Publisher
 from api.routes import Api
@@ -13,18 +14,21 @@ from core.http import HttpService
 from core.lifecycle import Deadline
 from core.settings import Replica
 from core.store import Store
-from core.telemetry import Exposition
+from core.telemetry import Exposition, Source
 
 
 class ApiService:
-    """A lifecycle service over a broker and a store, which it starts but leaves to its owner to close."""
+    """A lifecycle service over a broker and a store, which it starts but leaves to its owner to close. `metrics` are
+    shown beside its own."""
 
-    def __init__(self, broker: Broker, store: Store, settings: Replica, *, topic: str) -> None:
+    def __init__(
+        self, broker: Broker, store: Store, settings: Replica, *, topic: str, metrics: Sequence[Source] = ()
+    ) -> None:
         self._store = store
         self._publisher = Publisher(
             broker, store, settings, topic=topic, groups=[counting.GROUP], max_rates=settings.max_rates
         )
-        health = health_routes(dict, self._ready, Exposition(self._publisher.metrics))
+        health = health_routes(dict, self._ready, Exposition(self._publisher.metrics, *metrics))
         api = Api(self._publisher, store, settings)
         self._http = HttpService(settings.host, settings.port, api.routes(health), access_log=settings.access_log)
         self._draining = False

@@ -18,6 +18,10 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 COUNTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
+Source = Callable[[], Iterable[Metric]]
+"""Reads the metrics of one component as they are now."""
+
+
 class Histogram:
     """How often values fell below each bound; `bounds` ascend."""
 
@@ -45,7 +49,7 @@ def gauge(name: str, text: str, value: float) -> Metric:
 
 
 class _Readings(Collector):
-    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, read: Source) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
@@ -57,7 +61,7 @@ class Exposition:
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, *sources: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, *sources: Source) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)

@@ -33,8 +33,8 @@ class EmbeddedService:
     def __init__(self, settings: EmbeddedSettings) -> None:
         self._broker = MemoryBroker()
         self._store = MemoryStore(horizon_s=settings.horizon_s, idempotency_s=settings.idempotency_s)
-        self._api = ApiService(self._broker, self._store, settings, topic=_TOPIC)
         self._consumer = Consumer(self._broker, self._store, topic=_TOPIC, oldest_allowed_s=oldest_allowed_s(settings))
+        self._api = ApiService(self._broker, self._store, settings, topic=_TOPIC, metrics=[self._consumer.metrics])
         self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         for part in (self._api, self._consumer):
             part.failed.add_done_callback(self._fail)
