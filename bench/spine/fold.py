@@ -1,8 +1,8 @@
 """How fast one consumer folds a waiting stream of batches into Redis.
 
-The rates are drawn from the real film ratings, so subjects and rates meet as often as they do there. A further turn
-has each subject rated with every number from 0 to 100 alike, where hardly two rates of a fetch are the same: the worst
-case for a fold. It is noted beside the bar.
+Two kinds of rates by turns: drawn from the real film ratings, where subjects and rates meet as often as they do there;
+and each subject rated with every number from 0 to 100 alike, where hardly two rates of a fetch are the same: the worst
+case for a fold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
 from uuid import uuid4
@@ -72,25 +72,23 @@ async def measure(options: Options) -> Measured:
     amount = QUICK_AMOUNT if options.quick else AMOUNT
     async with scene(options) as stage:
         samples: list[dict[str, object]] = []
-        speeds: list[float] = []
+        speeds: dict[str, list[float]] = {name: [] for name in _SOURCES}
         verdicts: list[Verdict] = []
-        worst_speed = 0.0
-        for turn, rates in enumerate([*[_film_ratings] * options.repeat, _all_alike], start=1):
-            options.say(f"turn {turn} of {options.repeat + 1}: filling the stream with {amount:,} rates")
+        for turn, (name, rates) in itertools.product(range(1, options.repeat + 1), _SOURCES.items()):
+            options.say(f"turn {turn} of {options.repeat}, {name}: filling the stream with {amount:,} rates")
             before, ledger = await fill(stage, rates(), amount)
-            options.say(f"turn {turn} of {options.repeat + 1}: folding")
+            options.say(f"turn {turn} of {options.repeat}, {name}: folding")
             await stage.process.start(wait=False)
             folding = await _watch(stage, before.total, amount)
             verdicts.append(await await_counted(stage.reader, ledger, before))
-            samples.append(folding.sample(turn, rates.__name__.strip("_")))
-            if rates is _film_ratings:
-                speeds.append(folding.per_s)
-            else:
-                worst_speed = folding.per_s
-        name = f"rates/s one consumer folds, {RATES_PER_BATCH} film ratings a batch"
+            samples.append(folding.sample(turn, name))
+            speeds[name].append(folding.per_s)
+        bars = [
+            Bar(f"rates/s one consumer folds, {RATES_PER_BATCH} a batch, {name}", "rates/s", 200_000, False, median(of))
+            for name, of in speeds.items()
+        ]
         worst = max(verdicts, key=lambda verdict: len(verdict.findings))
-        measured = Measured("fold", [Bar(name, "rates/s", 200_000, False, median(speeds))], samples, worst)
-        measured.notes = [f"with every rate of every subject alike: {worst_speed:,.0f} rates/s"]
+        measured = Measured("fold", bars, samples, worst)
         if options.profile or not measured.fine:
             options.say("profiling the consumer")
             before, _ = await fill(stage, _film_ratings(), QUICK_AMOUNT)
@@ -112,6 +110,9 @@ def _film_ratings() -> Iterator[Rate]:
 def _all_alike() -> Iterator[Rate]:
     """Without end; each of 3 000 subjects with each rate before any comes again."""
     return ((f"film-{number % SUBJECTS}", number * 7 % 101) for number in itertools.count())
+
+
+_SOURCES: dict[str, Callable[[], Iterator[Rate]]] = {"film ratings": _film_ratings, "all alike": _all_alike}
 
 
 async def fill(stage: Scene, rates: Iterator[Rate], amount: int) -> tuple[Reading, Ledger]:

@@ -13,15 +13,14 @@ import time
 from collections.abc import Iterable
 from statistics import median
 
+from redis.asyncio import Redis
+
 from bench.client import Address
 from bench.ledger import Ledger
 from bench.load import Report, closed_loop, open_loop, percentile, rate_request
 from bench.spine import profiles
 from bench.spine.bars import CONNECTIONS, Bar, Measured, Options
 from bench.spine.scene import WARM_UP_S, Scene, scene
-from core.settings import Keeping, load
-from core.store import Store
-from store import open_store
 
 PROBE_EVERY_S = 0.02
 _LOOK_EVERY_S = 0.002
@@ -61,41 +60,36 @@ async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[Report, lis
     address = Address.of(stage.api.url)
     ledger = Ledger()
     requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
-    store = open_store(stage.running.redis.url, load(Keeping))
-    await store.start()
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            schedule = tasks.create_task(
-                open_loop(address, requests, ledger, per_s=per_s, seconds=seconds, connections=CONNECTIONS),
-                name="schedule",
-            )
-            probes = tasks.create_task(_probe_all(address, store, ledger, seconds), name="probes")
-    finally:
-        await store.close()
+    async with Redis.from_url(stage.running.redis.url) as redis, asyncio.TaskGroup() as tasks:
+        schedule = tasks.create_task(
+            open_loop(address, requests, ledger, per_s=per_s, seconds=seconds, connections=CONNECTIONS),
+            name="schedule",
+        )
+        probes = tasks.create_task(_probe_all(address, redis, ledger, seconds), name="probes")
     stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
     return schedule.result(), probes.result()
 
 
-async def _probe_all(address: Address, store: Store, ledger: Ledger, seconds: float) -> list[float]:
+async def _probe_all(address: Address, redis: Redis, ledger: Ledger, seconds: float) -> list[float]:
     run = secrets.token_hex(6)
     start = time.monotonic()
     probes: list[asyncio.Task[float]] = []
     async with asyncio.TaskGroup() as tasks:
         for number in range(int(seconds / PROBE_EVERY_S)):
             await asyncio.sleep(start + number * PROBE_EVERY_S - time.monotonic())
-            work = _probe(address, store, ledger, f"probe-{run}-{number}")
+            work = _probe(address, redis, ledger, f"probe-{run}-{number}")
             probes.append(tasks.create_task(work, name=f"probe-{number}"))
     return [probe.result() for probe in probes]
 
 
-async def _probe(address: Address, store: Store, ledger: Ledger, subject: str) -> float:
+async def _probe(address: Address, redis: Redis, ledger: Ledger, subject: str) -> float:
     """Seconds from the 200 to the first sight; _VISIBLE_S if there is none until then."""
     report = await closed_loop(address, iter([rate_request(address, (subject, 50))]), ledger, connections=1)
     if not report.confirmed_at:
         return _VISIBLE_S
     confirmed_at = report.confirmed_at[0]
     while time.monotonic() - confirmed_at < _VISIBLE_S:
-        if await store.subject(subject):
+        if await redis.exists(f"fanrate:{{0}}:subject:{subject}"):
             return time.monotonic() - confirmed_at
         await asyncio.sleep(_LOOK_EVERY_S)
     return _VISIBLE_S
