@@ -12,7 +12,6 @@ from bench import replay
 from bench.client import WrongAddress
 from bench.spine.bars import Options
 from bench.spine.run import MEASURES, run
-from bench.wrk import MissingWrk
 from core.errors import FanrateError
 from stack.programs import MISSING_PROGRAM, MissingProgram
 
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WrongAddress as exc:
         print(f"--url: {exc}", file=sys.stderr)
         return WRONG_USAGE
-    except (MissingProgram, MissingWrk) as exc:
+    except MissingProgram as exc:
         print(exc, file=sys.stderr)
         return MISSING_PROGRAM
     except FanrateError as exc:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from importlib.resources import as_file, files
 from typing import Literal
 
@@ -11,14 +10,11 @@ import msgspec
 
 from bench.client import Address
 from core.errors import FanrateError
+from stack.programs import find
 
 Script = Literal["rate", "rates"]
 RATES_PER_REQUEST: dict[Script, int] = {"rate": 1, "rates": 1000}
 _TIMEOUT_S = 30
-
-
-class MissingWrk(FanrateError):
-    """wrk is not installed."""
 
 
 class WrkFailed(FanrateError):
@@ -61,15 +57,13 @@ class Peak(msgspec.Struct, frozen=True):
 
 
 def command(address: Address, script: str, *, connections: int, seconds: float) -> list[str]:
-    """wrk with one thread; raises MissingWrk."""
-    if not (program := shutil.which("wrk")):
-        raise MissingWrk("wrk is not installed: apt-get install wrk")
+    """wrk with one thread; raises MissingProgram."""
     options = ["-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout", f"{_TIMEOUT_S}s"]
-    return [program, *options, "-s", script, f"http://{address}"]
+    return [str(find("wrk")), *options, "-s", script, f"http://{address}"]
 
 
 async def run(address: Address, script: Script, *, connections: int, seconds: float) -> Peak:
-    """Send at full load for `seconds`, in whole seconds; raises MissingWrk and WrkFailed."""
+    """Send at full load for `seconds`, in whole seconds; raises MissingProgram and WrkFailed."""
     with as_file(files("bench").joinpath("wrk", f"{script}.lua")) as path:
         arguments = command(address, str(path), connections=connections, seconds=seconds)
         process = await asyncio.create_subprocess_exec(

@@ -20,7 +20,8 @@ class MissingProgram(FanrateError):
     """A server program is not installed; the message says how to install it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is not installed; to install it: make services BROKER=nats")
+        remedy = "apt-get install wrk" if name == "wrk" else "make services BROKER=nats"
+        super().__init__(f"{name} is not installed; to install it: {remedy}")
         self.name = name
 
 

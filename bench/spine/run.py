@@ -27,7 +27,7 @@ MEASURES: dict[Measure, Callable[[Options], Awaitable[Measured]]] = {
 
 
 async def run(chosen: Sequence[Measure], options: Options) -> bool:
-    """Whether every bar was met and every ledger closed; raises MissingProgram or MissingWrk before anything starts."""
+    """Whether every bar was met and every ledger closed; raises MissingProgram before anything starts."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     for program in ("redis-server", "nats-server"):
         find(program)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +11,7 @@ from aiohttp import web
 from bench import wrk
 from bench.client import Address
 from bench.spine.bars import Bar
+from tests.servers import needs
 
 LINE = b'{"requests":1000,"duration_us":2000000,"not_200":10,"connect":1,"read":2,"write":3,"timeout":4}'
 
@@ -32,11 +32,11 @@ def test_silence_is_an_error() -> None:
         wrk.parse(b"unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
-@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
 @pytest.mark.parametrize(("script", "path", "rates"), [("rate", "/rate", 1), ("rates", "/rates", 1000)])
 async def test_wrk_sends_what_the_ledger_is_told(
     serve: Callable[..., Awaitable[Address]], script: wrk.Script, path: str, rates: int
 ) -> None:
+    needs("wrk")
     arrived: Counter[str] = Counter()
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
