@@ -285,7 +285,11 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
+        self._silence = self._loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._silence.cancel()
+        super().connection_lost(exc)
 
     def handle_error(
         self, request: Request, status: int = 500, exc: BaseException | None = None, message: str | None = None
