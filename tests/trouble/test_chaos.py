@@ -1,0 +1,61 @@
+"""Troubles that nobody thought of: parts die, freeze and restart at random, several at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from stack.member import Member
+from tests.trouble.conftest import Choose
+from tests.trouble.load import load_on
+from tests.trouble.world import NatsWorld
+
+
+async def _die(member: Member, away_s: float) -> None:
+    await member.kill()
+    await asyncio.sleep(away_s)
+    await member.start()
+
+
+async def _restart(member: Member, away_s: float) -> None:
+    await member.stop()
+    await asyncio.sleep(away_s)
+    await member.start()
+
+
+async def _freeze(member: Member, away_s: float) -> None:
+    member.freeze()
+    await asyncio.sleep(away_s)
+    member.thaw()
+
+
+async def _crash(member: Member, away_s: float) -> None:
+    await member.crash()
+    await asyncio.sleep(away_s)
+
+
+TROUBLES = [_die, _restart, _freeze, _crash]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_chaos(nats: NatsWorld, choose: Choose[float], seed: int) -> None:
+    chance = random.Random(seed)
+    parts = nats.parts
+    members = [parts.redis, parts.nats, nats.nginx, *parts.apis, *parts.processes]
+
+    async def plague(member: Member, until: float, pauses: random.Random) -> None:
+        while asyncio.get_running_loop().time() < until:
+            await pauses.choice(TROUBLES)(member, pauses.uniform(0, 2))
+            await asyncio.sleep(pauses.uniform(0.2, 3))
+
+    async with load_on(nats.nginx.url) as load:
+        until = asyncio.get_running_loop().time() + choose(6, 90)
+        await asyncio.gather(*(plague(member, until, random.Random(chance.random())) for member in members))
+        for member in members:
+            await member.wait_ready()
+            load.back(member.name)
+        await load.run_for(2)
+        await load.stop()
+        await load.settle(abandoned=True)
