@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from uuid import uuid4
@@ -23,7 +24,7 @@ import structlog
 
 from brokers.base import Broker
 from core.batches import ENVELOPE_BYTES, KEY_BYTES, VERSION, Batch, Key, encode, rate_bytes
-from core.errors import BrokerError, BrokerFull, Problem, PublishTimeout
+from core.errors import BrokerError, BrokerFull, MessageTooLarge, Problem, PublishTimeout
 from core.lifecycle import Pauses, Tasks, until
 from core.rates import Rate
 from core.settings import Publishing
@@ -52,10 +53,7 @@ class Producer:
     sealed: int = 0
     """Taken in and in a batch that has its sequence number."""
     confirmed: int = 0
-
-    @property
-    def idle(self) -> bool:
-        return self.opened == self.confirmed
+    """Confirmed, or refused for good and settled as such."""
 
 
 @dataclass(slots=True)
@@ -71,22 +69,20 @@ class Group:
     answered: int = 0
     """How many of `waiters`, from the front, have been told that it takes too long."""
 
-    def seal(self, shard: int) -> bytes:
-        """Give the batch its sequence number; its encoding."""
+    def seal(self, shard: int) -> Batch:
+        """The batch, with its sequence number."""
         producer = self.producer
         producer.sealed += len(self.rates)
         sequence, producer.sequence = producer.sequence, producer.sequence + 1
-        return encode(
-            Batch(
-                version=VERSION,
-                shard=shard,
-                producer=producer.id,
-                sequence=sequence,
-                opened=producer.sealed,
-                at=time.time(),
-                rates=self.rates,
-                keys=self.keys,
-            )
+        return Batch(
+            version=VERSION,
+            shard=shard,
+            producer=producer.id,
+            sequence=sequence,
+            opened=producer.sealed,
+            at=time.time(),
+            rates=self.rates,
+            keys=self.keys,
         )
 
     def confirm(self) -> None:
@@ -126,7 +122,6 @@ class Lane:
         self.confirmed = self.resent = self.timed_out = 0
         self._broker = broker
         self._settings = settings
-        self._max_bytes = min(settings.max_batch_bytes, broker.features.max_message_bytes)
         self._max_rates = max_rates
         self._loop = asyncio.get_running_loop()
         self._producer = Producer(born=self._loop.time())
@@ -134,6 +129,7 @@ class Lane:
         self._open: Group | None = None
         self._waiting: deque[Group] = deque()
         self._left: dict[int, Group] = {}
+        self._refused: list[Batch] = []
         self._in_flight = 0
         self._leaving = False
         self._last_left = 0.0
@@ -149,7 +145,7 @@ class Lane:
         if (
             group is None
             or len(group.rates) + len(rates) > self._max_rates
-            or group.size_bytes + size_bytes + KEY_BYTES > self._max_bytes
+            or group.size_bytes + size_bytes + KEY_BYTES > self.max_bytes
         ):
             group = self._open_group(rates, size_bytes)
         if identity is not None:
@@ -166,11 +162,27 @@ class Lane:
             self._loop.call_soon(self._leave)
         return waiter
 
+    @property
+    def max_bytes(self) -> int:
+        """The largest message, which the broker may make smaller once it has told its own limit."""
+        return min(self._settings.max_batch_bytes, self._broker.features.max_message_bytes)
+
     def producers(self) -> list[Producer]:
-        """Those to report to the store: the present one, and former ones with a last report to make."""
-        reported = [*self._former, self._producer]
-        self._former = [producer for producer in self._former if not producer.idle]
-        return reported
+        """Those to report to the store: the present one, and former ones until their last report is made."""
+        return [*self._former, self._producer]
+
+    def forget(self, reported: Mapping[str, int]) -> None:
+        """Drop former producers of which the store knows all that was taken in as confirmed; `reported`: id ->
+        confirmed, as the store has it."""
+        self._former = [each for each in self._former if reported.get(each.id) != each.opened]
+
+    def take_refused(self) -> list[Batch]:
+        """Batches that the broker will never take and did not store: to be settled without being counted."""
+        refused, self._refused = self._refused, []
+        return refused
+
+    def give_back_refused(self, batches: list[Batch]) -> None:
+        self._refused += batches
 
     def answer_overdue(self) -> None:
         """Tell requests that have waited CONFIRM_TIMEOUT_S that it takes too long; their batches stay."""
@@ -198,13 +210,13 @@ class Lane:
 
     def close(self) -> None:
         """Answer what still waits. The publishes under way are the owner's tasks, and its to cancel."""
-        gone = Problem(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "this replica ended; the rate may or may not count")
+        gone = _unavailable("stopping", "this replica ended; the rate may or may not count")
         for group in [*self._left.values(), *self._waiting, *([self._open] if self._open else [])]:
             group.fail(gone)
 
     def _open_group(self, rates: list[Rate], size_bytes: int) -> Group:
-        if len(rates) > self._max_rates or ENVELOPE_BYTES + size_bytes + KEY_BYTES > self._max_bytes:
-            detail = f"a request holds at most {self._max_rates} rates and {self._max_bytes} bytes once encoded"
+        if len(rates) > self._max_rates or ENVELOPE_BYTES + size_bytes + KEY_BYTES > self.max_bytes:
+            detail = f"a request holds at most {self._max_rates} rates and {self.max_bytes} bytes once encoded"
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-many-rates", detail)
         if self._open is not None:
             self._waiting.append(self._open)
@@ -241,20 +253,28 @@ class Lane:
         return True
 
     async def _deliver(self, group: Group) -> None:
-        body = group.seal(self.shard)
-        await self._publish_until_confirmed(group, body)
+        batch = group.seal(self.shard)
+        try:
+            await self._publish_until_confirmed(group, encode(batch))
+        except MessageTooLarge as exc:
+            log.error("batch_too_large", topic=self.topic, rates=len(batch.rates), error=str(exc))
+            group.fail(_too_large(exc))
+            self._refused.append(batch)
+            group.producer.confirmed += len(group.rates)
+        else:
+            self.confirmed += len(group.rates)
+            self.batch_sizes.add(len(group.rates))
+            self.confirm_times.add(self._loop.time() - group.waiters[0][0])
+            self.full = None
+            group.confirm()
         del self._left[id(group)]
         self._in_flight -= 1
         self.unconfirmed -= len(group.rates)
-        self.confirmed += len(group.rates)
-        self.batch_sizes.add(len(group.rates))
-        self.confirm_times.add(self._loop.time() - group.waiters[0][0])
-        self.full = None
-        group.confirm()
         if not self._leaving:
             self._leave()
 
     async def _publish_until_confirmed(self, group: Group, body: bytes) -> None:
+        """Raises MessageTooLarge, which no repeating helps."""
         timeout_s = self._settings.publish_timeout_s
         pauses = Pauses()
         while True:
@@ -269,6 +289,8 @@ class Lane:
                 self.full = str(exc)
                 group.fail(_full(self.full))
                 error = exc
+            except MessageTooLarge:
+                raise
             except BrokerError as exc:
                 self.ready.clear()
                 error = exc
@@ -279,9 +301,18 @@ class Lane:
 
 def _unconfirmed(timeout_s: float) -> Problem:
     detail = f"the broker did not confirm within {timeout_s:g} s; the rate may or may not count"
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unconfirmed", detail, headers={"Retry-After": "1"})
+    return _unavailable("unconfirmed", detail)
 
 
 def _full(said: str) -> Problem:
-    detail = f"the broker is full ({said}); the rate may still count"
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "broker-full", detail, headers={"Retry-After": "1"})
+    return _unavailable("broker-full", f"the broker is full ({said}); the rate may still count")
+
+
+def _too_large(error: MessageTooLarge) -> Problem:
+    return _unavailable(
+        "batch-too-large", f"the broker takes no message of this size ({error}); the rate was not counted"
+    )
+
+
+def _unavailable(kind: str, detail: str) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, kind, detail, headers={"Retry-After": "1"})

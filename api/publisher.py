@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 LEASE_INTERVAL_S = 0.25
 SWEEP_INTERVAL_S = 0.1
+LAST_REPORT_S = 0.5
+"""Kept back from a drain's time for the last lease."""
 
 
 class Publisher:
@@ -40,6 +42,7 @@ class Publisher:
         self._store = store
         self._groups = groups
         self._bound = settings.max_unconfirmed
+        self._max_batch_bytes = settings.max_batch_bytes
         self._stuck_after_s = settings.confirm_timeout_s
         self._tasks = Tasks()
         self._lane = Lane(broker, topic, 0, settings, max_rates, self._tasks)
@@ -73,8 +76,8 @@ class Publisher:
         """Wait for the confirms, then report once more."""
         self._stopping = True
         deadline = Deadline(timeout_s)
-        await self._lane.drain(deadline.left_s)
-        await self.report(min(1.0, deadline.left_s))
+        await self._lane.drain(max(0.0, deadline.left_s - LAST_REPORT_S))
+        await self.report(LAST_REPORT_S)
 
     async def close(self) -> None:
         self._stopping = True
@@ -84,14 +87,19 @@ class Publisher:
     async def report(self, timeout_s: float) -> None:
         """Report all producers to the store, as well as may be within `timeout_s`."""
         leases = [Lease(each.id, each.opened, each.confirmed) for each in self._lane.producers()]
+        refused = self._lane.take_refused()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._store.lease(leases)
+                if refused:
+                    await self._store.settle(refused)
         except (StoreError, TimeoutError) as exc:
+            self._lane.give_back_refused(refused)
             if not self._leases_fail:
                 log.warning("leases_not_reported", error=str(exc) or "no answer")
             self._leases_fail = True
         else:
+            self._lane.forget({lease.producer: lease.confirmed for lease in leases})
             if self._leases_fail:
                 log.info("leases_reported_again")
             self._leases_fail = False
@@ -131,9 +139,12 @@ class Publisher:
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, kind, detail, headers={"Retry-After": "1"})
 
     async def _keep_ensured(self) -> None:
-        """Make the topic exist, at the start and whenever a publish failed as if it did not."""
+        """Make the topic exist: at the start, after each loss of the connection, for the server may come back without
+        its data, and whenever a publish failed as if the topic were gone."""
         pauses = Pauses()
         while True:
+            if not self._broker.connected:
+                self._lane.ready.clear()
             if self._lane.ready.is_set():
                 pauses.reset()
                 await asyncio.sleep(SWEEP_INTERVAL_S)
@@ -147,6 +158,8 @@ class Publisher:
                 await pauses.pause()
             else:
                 log.info("topic_ensured", topic=self._lane.topic)
+                if self._lane.max_bytes < self._max_batch_bytes:
+                    log.warning("broker_takes_less", bytes=self._lane.max_bytes, max_batch_bytes=self._max_batch_bytes)
                 self._lane.ready.set()
 
     async def _keep_answering(self) -> None:

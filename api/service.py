@@ -60,8 +60,9 @@ class ApiService:
         await self._publisher.drain(deadline.left_s)
 
     async def close(self) -> None:
-        await self._http.close()
+        """The publisher first: what still waits is answered before its connection closes."""
         await self._publisher.close()
+        await self._http.close()
 
     async def _ready(self) -> Checks:
         return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLa
 class _Stored:
     """One message and for how many groups it is still kept."""
 
+    topic: str
     body: bytes
     groups_left: int
 
@@ -48,8 +49,8 @@ class _Group:
 class MemoryBroker:
     """The port, in memory.
 
-    `max_bytes` bounds all bodies stored and not yet acknowledged by every group; `redeliver_after_s` is how long a
-    member may be silent about a message.
+    `max_bytes` bounds, for each topic, the bodies stored and not yet acknowledged by every group; `redeliver_after_s`
+    is how long a member may be silent about a message.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class MemoryBroker:
         self.features = Features(max_message_bytes=max_message_bytes, server=False)
         self._max_bytes = max_bytes
         self._redeliver_after_s = redeliver_after_s
-        self._stored_bytes = 0
+        self._stored_bytes: defaultdict[str, int] = defaultdict(int)
         self._topics: dict[str, dict[str, _Group]] = {}
         self._closed = False
 
@@ -87,10 +88,10 @@ class MemoryBroker:
         groups = self._topics.get(topic)
         if not groups:
             raise BrokerError(f"topic {topic!r} has no groups: ensure() was not called")
-        if self._stored_bytes + len(body) > self._max_bytes:
+        if self._stored_bytes[topic] + len(body) > self._max_bytes:
             raise BrokerFull(f"{self._max_bytes} bytes are waiting to be counted")
-        self._stored_bytes += len(body)
-        stored = _Stored(body, len(groups))
+        self._stored_bytes[topic] += len(body)
+        stored = _Stored(topic, body, len(groups))
         for group in groups.values():
             group.waiting.append(stored)
             group.arrived.set()
@@ -108,7 +109,7 @@ class MemoryBroker:
         """One group is done with a message."""
         stored.groups_left -= 1
         if stored.groups_left == 0:
-            self._stored_bytes -= len(stored.body)
+            self._stored_bytes[stored.topic] -= len(stored.body)
 
     def _group(self, topic: str, group: str) -> _Group:
         try:

@@ -107,10 +107,12 @@ class NatsBroker:
             self._keeper = asyncio.create_task(self._stay_connected(), name=f"nats {self._address}")
 
     async def ensure(self, topic: str, groups: Sequence[str]) -> None:
+        """A new stream takes nothing in until its groups stand: interest retention throws away what nobody reads. So it
+        is made on a subject that nobody publishes to, and given the topic's at the end."""
         stream = {
             **_WITHOUT_LOSS,
             "name": topic,
-            "subjects": [topic],
+            "subjects": [_unfinished(topic)],
             "max_bytes": self._max_topic_bytes,
             "max_msgs": -1,
             "num_replicas": 1,
@@ -122,6 +124,10 @@ class NatsBroker:
         _check_stream(topic, answer.config)
         for group in groups:
             await self._ensure_group(topic, group)
+        if topic not in answer.config["subjects"]:
+            finished = await self._request(f"STREAM.UPDATE.{topic}", {**answer.config, "subjects": [topic]})
+            _raise_error(finished, f"topic {topic!r}")
+        self._limit_message_bytes(answer.config.get("max_msg_size", -1))
 
     async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:
         if len(body) > self._features.max_message_bytes:
@@ -214,13 +220,21 @@ class NatsBroker:
                 await link.close()
             await asyncio.sleep(RETRY_S)
 
+    def _limit_message_bytes(self, limit: int) -> None:
+        if limit >= 0:
+            most = min(self._features.max_message_bytes, limit)
+            self._features = replace(self._features, max_message_bytes=most)
+
     def _use(self, link: Link) -> None:
         self._check_open()
-        self._features = replace(
-            self._features, max_message_bytes=min(self._features.max_message_bytes, link.client.max_payload)
-        )
+        self._limit_message_bytes(link.client.max_payload)
         self._link = link
         log.info("broker_connected", broker=self._address)
+
+
+def _unfinished(topic: str) -> str:
+    """The subject of a stream whose groups are not made yet."""
+    return f"_UNFINISHED.{topic}"
 
 
 def _address(url: str) -> str:
@@ -254,7 +268,7 @@ def _raise_error(answer: _Answer, what: str) -> None:
 
 
 def _check_stream(topic: str, config: dict[str, Any]) -> None:
-    if topic not in config.get("subjects", []):
+    if not {topic, _unfinished(topic)} & set(config.get("subjects", [])):
         raise BrokerError(f"topic {topic!r}: the stream of that name has subjects={config.get('subjects')}")
     for setting, wanted in _WITHOUT_LOSS.items():
         found = config.get(setting, wanted)

@@ -22,7 +22,8 @@ def rate_bytes(rate: Rate) -> int:
     return len(rate[0]) + 17
 
 
-_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**52)]
+"""Sums of these stay exact in Lua, whose numbers are doubles."""
 _Subject = Annotated[str, msgspec.Meta(pattern=rf"\A{SUBJECT_PATTERN}\Z", max_length=128)]
 _Producer = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 _Identity = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]

@@ -125,6 +125,8 @@ async def read_body(request: Request) -> bytes:
     """The whole body; a Problem 413 above MAX_BODY_BYTES and 408 when it has not arrived within BODY_TIMEOUT_S."""
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content-encoding", "send the body as it is, not encoded")
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
@@ -133,6 +135,8 @@ async def read_body(request: Request) -> bytes:
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise _too_large() from None
+    except web.RequestPayloadError as exc:
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad-http", f"the body is broken: {exc}", close=True) from None
     except TimeoutError:
         detail = f"the body had not arrived after {BODY_TIMEOUT_S:g} s"
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, "body-stalled", detail, close=True) from None
@@ -184,7 +188,8 @@ class HttpService:
 
         1. close the listener, but first take in what already waits in its queue: that would be reset;
         2. answer `Connection: close` from now on, for at least LAME_DUCK_S, so that proxies let go of idle connections;
-        3. wait for the requests that are being answered.
+        3. wait for the requests that are being answered;
+        4. close the connections that stayed silent.
         """
         if self._listener is None or self._draining:
             return
@@ -192,7 +197,9 @@ class HttpService:
         await self._stop_listening()
         self._draining = True
         await asyncio.sleep(min(LAME_DUCK_S, deadline.left_s))
-        if not await until(lambda: not self._active, deadline.left_s):
+        if await until(lambda: not self._active, deadline.left_s):
+            await self._close_connections()
+        else:
             log.warning("drain_cut_off", requests=self._active)
 
     async def close(self) -> None:
@@ -203,6 +210,11 @@ class HttpService:
         if self._second_handle is not None:
             self._second_handle.close()
         self._listener = None
+        await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        assert self._server is not None
+        self._server.pre_shutdown()
         await self._server.shutdown(0.1)
 
     async def _stop_listening(self) -> None:
@@ -228,6 +240,8 @@ class HttpService:
             response = await self._find(request)(request)
         except Problem as problem:
             response = problem_response(problem)
+        except ConnectionError:
+            raise
         except Exception:
             log.exception("request_failed", method=request.method, path=request.path)
             detail = "the server made a mistake; it is in its log"

@@ -19,8 +19,6 @@ GROUP: Final = "redrive"
 
 Reason = Literal["malformed", "expired", "refused"]
 
-_OVERHEAD_BYTES = 1024
-
 
 def dead_topic(topic: str) -> str:
     """Where the dead letters of `topic` go."""
@@ -57,7 +55,8 @@ def bury(body: bytes, topic: str, reason: Reason, error: str, *, max_message_byt
     whole = _letter(body, topic, reason, error, len(body))
     if len(whole) <= max_message_bytes:
         return whole
-    return _letter(body, topic, reason, error, (max_message_bytes - _OVERHEAD_BYTES) // 4 * 3)
+    room_bytes = max_message_bytes - len(_letter(body, topic, reason, error, 0))
+    return _letter(body, topic, reason, error, max(0, room_bytes // 4 * 3))
 
 
 def unearth(encoded: bytes) -> DeadLetter:

@@ -15,6 +15,8 @@ from core.batches import ENVELOPE_BYTES
 from core.errors import SettingsError
 from core.rates import LARGEST_RATE, RateRange
 
+_TEN_YEARS_S = 10 * 365 * 86_400.0
+
 
 def _one_shard(shards: int) -> int:
     if shards != 1:
@@ -82,8 +84,12 @@ class Publishing(Section):
 class Keeping(Section):
     """How long the store remembers what was counted."""
 
-    horizon_s: float = Field(7 * 86_400.0, ge=1, description="how long batches are remembered; older ones are refused")
-    idempotency_s: float = Field(86_400.0, ge=1, description="how long an Idempotency-Key is remembered, seconds")
+    horizon_s: float = Field(
+        7 * 86_400.0, ge=1, le=_TEN_YEARS_S, description="how long batches are remembered; older ones are refused"
+    )
+    idempotency_s: float = Field(
+        86_400.0, ge=1, le=_TEN_YEARS_S, description="how long an Idempotency-Key is remembered, seconds"
+    )
 
 
 class Draining(Section):
@@ -92,6 +98,12 @@ class Draining(Section):
 
 class Replica(Listening, Intake, Publishing):
     """What one replica of the API needs beyond its broker and store."""
+
+    @model_validator(mode="after")
+    def _check_bound(self) -> Self:
+        if self.max_unconfirmed < self.max_rates:
+            raise ValueError(f"MAX_UNCONFIRMED {self.max_unconfirmed} is below MAX_RATES {self.max_rates}")
+        return self
 
 
 class ApiSettings(Replica, Topology, Keeping, Draining, Logging):

@@ -16,7 +16,7 @@ from core.errors import BrokerUnavailable
 from core.lifecycle import serve, until
 from core.logs import configure
 from core.settings import ProcessSettings, load
-from process.redrive import letters, redrive
+from process.redrive import MOST_LETTERS, letters, redrive
 from process.service import ProcessService
 from store import open_store
 
@@ -48,13 +48,18 @@ async def list_letters() -> None:
         async for letter in letters(broker, settings.topic):
             total += 1
             print(msgspec.json.encode(letter).decode())
-    print(f"{total} dead letters", flush=True)
+    print(f"{total} dead letters{_more(total)}")
+
+
+def _more(read: int) -> str:
+    return f"; no more than {MOST_LETTERS} are read at one time, there may be others" if read >= MOST_LETTERS else ""
 
 
 async def redrive_letters(*, expired: bool) -> None:
     async with _connected() as (broker, settings):
         done = await redrive(broker, settings.topic, expired=expired)
-    print(f"{done.sent} sent again; left: {done.cut} cut, {done.expired} expired, {done.back} that came back")
+    left = f"{done.cut} cut, {done.expired} expired, {done.back} that came back, {done.unreadable} unreadable"
+    print(f"{done.sent} sent again; left: {left}{_more(done.read)}")
     if expired and done.sent:
         print("those that had expired have a new identity: they may count twice")
 

@@ -19,7 +19,7 @@ from brokers.base import Broker, Message, Subscription
 from core import counting
 from core.batches import Batch, decode
 from core.counting import Dead
-from core.errors import BrokerError, FanrateError, MalformedBatch, NewerBatch, StoreError
+from core.errors import BrokerError, FanrateError, MalformedBatch, NewerBatch, StoreRefused, StoreUnavailable
 from core.health import Check
 from core.letters import GROUP as REDRIVE
 from core.letters import Reason, bury, dead_topic
@@ -55,9 +55,14 @@ class Consumer:
         self._dead_topic = dead_topic(topic)
         self._oldest_allowed_s = oldest_allowed_s
         self._oldest_at: float | None = None
-        self._waits_for = "the broker"
+        self._waits: dict[str, tuple[str, float]] = {}
+        """What a step waits for -> why, and when it was last tried."""
+        self._fetched = False
+        """Whether the last fetch came back."""
         self._turned_at = time.monotonic()
         self._newer: str | None = None
+        self._unburied: str | None = None
+        """Why a dead letter could not be written, when it was last tried."""
         self._stopping = asyncio.Event()
         self._tasks = Tasks()
         self._subscription: Subscription | None = None
@@ -80,7 +85,7 @@ class Consumer:
         """Stop fetching, settle and acknowledge what was fetched, leave the group."""
         self._stopping.set()
         if not await self._tasks.wait(timeout_s):
-            log.warning("drain_cut_off", waits_for=self._waits_for)
+            log.warning("drain_cut_off", waits_for=list(self._waits))
         await self.close()
 
     async def close(self) -> None:
@@ -89,10 +94,12 @@ class Consumer:
         await self._leave()
 
     def alive(self) -> dict[str, Check]:
-        """Whether the loop turns; waiting for a dependency is turning."""
-        silent_s = time.monotonic() - self._turned_at
-        if self._waits_for or silent_s < STALLED_AFTER_S:
-            return {"loop": Check(True, f"waits for {self._waits_for}" if self._waits_for else "")}
+        """Whether the loop turns; trying again and again what a dependency denies is turning."""
+        if self._newer:
+            return {"loop": Check(True, "stopped at a newer message")}
+        silent_s = time.monotonic() - max(self._turned_at, *(tried_at for _, tried_at in self._waits.values()), 0.0)
+        if silent_s < STALLED_AFTER_S:
+            return {"loop": Check(True, self._waiting())}
         return {"loop": Check(False, f"has not turned for {silent_s:.0f} s")}
 
     def check(self) -> Check:
@@ -101,8 +108,12 @@ class Consumer:
             return Check(False, "stopping")
         if self._newer:
             return Check(False, f"stopped at a newer message: {self._newer}; upgrade this process")
-        if self._waits_for:
-            return Check(False, f"waits for {self._waits_for}")
+        if self._waits:
+            return Check(False, self._waiting())
+        if not self._fetched:
+            return Check(False, "has not fetched from the broker")
+        if self._unburied:
+            return Check(False, f"a dead letter waits to be written: {self._unburied}")
         if (age_s := self.oldest_s()) > self._oldest_allowed_s:
             return Check(False, f"the oldest unread message is {age_s:.0f} s old; more processes are needed")
         return Check(True)
@@ -149,9 +160,10 @@ class Consumer:
             messages = await self._subscription.fetch(FETCH_MESSAGES, FETCH_BYTES, FETCH_WAIT_S)
         except BrokerError as exc:
             log.warning("fetch_failed", error=str(exc))
+            self._fetched = False
             await self._leave()
             return []
-        self._waits_for = ""
+        self._fetched = True
         return messages
 
     async def _join(self) -> Subscription:
@@ -166,11 +178,15 @@ class Consumer:
             await subscription.close()
 
     async def _settle(self, messages: Sequence[Message]) -> list[Message]:
-        """See each message to its end; those that came to one."""
+        """See each message to its end; those that came to one.
+
+        What can be counted is, first: a dead-letter topic that takes nothing in must not hold it up.
+        """
         began = time.monotonic()
         self._messages += len(messages)
         self._fold_sizes.add(len(messages))
-        batches, settled = await self._decode(messages)
+        batches, malformed = self._decode(messages)
+        settled: list[Message] = []
         bodies = {(batch.producer, batch.sequence): message.body for batch, message in batches}
         outcome = None
         if batches:
@@ -189,40 +205,47 @@ class Consumer:
                 if not done
             }
             settled += [message for batch, message in batches if (batch.producer, batch.sequence) not in unburied]
+        settled += [message for message, error in malformed if await self._bury(message.body, "malformed", error)]
         self._settle_times.add(time.monotonic() - began)
         return settled
 
-    async def _decode(self, messages: Sequence[Message]) -> tuple[list[tuple[Batch, Message]], list[Message]]:
-        """The batches; and the messages that were none and have become dead letters."""
+    def _decode(self, messages: Sequence[Message]) -> tuple[list[tuple[Batch, Message]], list[tuple[Message, str]]]:
+        """The batches; and the messages that are none, with what is wrong with each."""
         batches: list[tuple[Batch, Message]] = []
-        buried: list[Message] = []
+        malformed: list[tuple[Message, str]] = []
         for message in messages:
             try:
                 batches.append((decode(message.body), message))
             except MalformedBatch as exc:
-                if await self._bury(message.body, "malformed", str(exc)):
-                    buried.append(message)
+                malformed.append((message, str(exc)))
             except NewerBatch as exc:
                 self._newer = str(exc)
                 log.error("newer_message", detail=str(exc), remedy="upgrade this process; nothing is lost")
-        return batches, buried
+        return batches, malformed
 
     async def _bury_batch(self, dead: Dead, bodies: dict[tuple[str, int], bytes]) -> bool:
-        """The dead letter first, then settled: a batch is never neither."""
-        body = bodies[dead.batch.producer, dead.batch.sequence]
-        if not await self._bury(body, dead.reason, dead.error):
+        """The dead letter first, then settled: a batch is never neither. A store that refuses even to settle it leaves
+        `opened` too high by the batch, which is told; it must not hold up the others."""
+        if not await self._bury(bodies[dead.batch.producer, dead.batch.sequence], dead.reason, dead.error):
             return False
-        done = await self._until_done("the store", lambda: _true_after(self._store.settle([dead.batch])))
+        try:
+            done = await self._until_done("the store", lambda: _true_after(self._store.settle([dead.batch])))
+        except StoreRefused as exc:
+            log.error("not_settled", producer=dead.batch.producer, rates=len(dead.batch.rates), error=str(exc))
+            return True
         return done is not None
 
     async def _bury(self, body: bytes, reason: Reason, error: str) -> bool:
+        """Write a dead letter; False if the broker does not take it now, and the message is to come again."""
         letter = bury(body, self._topic, reason, error, max_message_bytes=self._broker.features.max_message_bytes)
-        done = await self._until_done(
-            "the broker to take a dead letter",
-            lambda: _true_after(self._broker.publish(self._dead_topic, letter, PUBLISH_TIMEOUT_S)),
-        )
-        if done is None:
+        try:
+            await self._broker.publish(self._dead_topic, letter, PUBLISH_TIMEOUT_S)
+        except BrokerError as exc:
+            if self._unburied is None:
+                log.error("dead_letter_not_written", reason=reason, error=str(exc))
+            self._unburied = str(exc)
             return False
+        self._unburied = None
         self._dead += 1
         log.error("dead_letter", reason=reason, error=error, bytes=len(body))
         return True
@@ -237,26 +260,30 @@ class Consumer:
             log.warning("acknowledge_failed", error=str(exc), messages=len(messages))
 
     async def _until_done(self, what: str, step: Callable[[], Awaitable[_T]]) -> _T | None:
-        """Try `step`, with growing pauses while a dependency is away, until it is done; None if told to stop first."""
+        """Try `step`, with growing pauses while a dependency is away, until it is done; None if told to stop first.
+
+        Raises what no trying again helps.
+        """
         pauses = Pauses()
-        while True:
-            try:
-                done = await step()
-            except (BrokerError, StoreError) as exc:
-                self._note_wait(what, exc)
-            else:
-                self._waits_for = ""
-                return done
-            if self._stopping.is_set():
-                return None
-            await pauses.pause()
+        try:
+            while True:
+                try:
+                    return await step()
+                except (BrokerError, StoreUnavailable) as exc:
+                    self._note_wait(what, exc)
+                if self._stopping.is_set():
+                    return None
+                await pauses.pause()
+        finally:
+            self._waits.pop(what, None)
 
     def _note_wait(self, what: str, error: FanrateError) -> None:
-        waits_for = f"{what}: {error}"
-        if waits_for != self._waits_for:
+        if self._waits.get(what, ("", 0.0))[0] != str(error):
             log.warning("waiting", waits_for=what, error=str(error))
-        self._waits_for = waits_for
-        self._turned_at = time.monotonic()
+        self._waits[what] = str(error), time.monotonic()
+
+    def _waiting(self) -> str:
+        return "; ".join(f"waits for {what}: {error}" for what, (error, _) in self._waits.items())
 
 
 async def _true_after(step: Awaitable[None]) -> bool:

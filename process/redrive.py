@@ -6,14 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from uuid import uuid4
+from hashlib import blake2b
 
 import msgspec
 
 from brokers.base import Broker, Message, Subscription
 from core import counting
 from core.batches import decode, encode
-from core.letters import GROUP, DeadLetter, dead_topic, unearth
+from core.errors import MalformedBatch
+from core.letters import GROUP, DeadLetter, bury, dead_topic, unearth
 
 FETCH_MESSAGES = 256
 FETCH_BYTES = 8 * 2**20
@@ -33,13 +34,24 @@ class Redriven:
     expired: int = 0
     back: int = 0
     """Became dead letters again while this went on."""
+    unreadable: int = 0
+    """Not dead letters: somebody else wrote to their topic."""
+
+    @property
+    def read(self) -> int:
+        return self.sent + self.cut + self.expired + self.back + self.unreadable
 
 
 async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
-    """The dead letters of `topic`, oldest first, which stay where they are. Raises BrokerUnavailable."""
+    """The first MOST_LETTERS dead letters of `topic`, oldest first, which stay where they are. What is no dead letter
+    is told as a malformed one. Raises BrokerUnavailable."""
     async with _member(broker, topic) as subscription:
         async for message in _messages(subscription):
-            yield unearth(message.body)
+            try:
+                yield unearth(message.body)
+            except MalformedBatch as exc:
+                limit = broker.features.max_message_bytes
+                yield unearth(bury(message.body, dead_topic(topic), "malformed", str(exc), max_message_bytes=limit))
 
 
 async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
@@ -47,14 +59,18 @@ async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
 
     Cut ones stay. Expired ones stay too unless `expired`: they then go under a new identity and may count twice. One
     that comes back as a dead letter stays: what was wrong with it still is. A letter is removed only after its message
-    was confirmed. Raises BrokerError, after which a further call goes on.
+    was confirmed. At most MOST_LETTERS are read. Raises BrokerError, after which a further call goes on.
     """
     redriven = Redriven()
     sent: set[str] = set()
     async with _member(broker, topic) as subscription:
         await broker.ensure(topic, [counting.GROUP])
         async for message in _messages(subscription):
-            letter = unearth(message.body)
+            try:
+                letter = unearth(message.body)
+            except MalformedBatch:
+                redriven.unreadable += 1
+                continue
             if letter.sha256 in sent:
                 redriven.back += 1
             elif letter.cut:
@@ -71,9 +87,12 @@ async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
 
 
 def _under_a_new_identity(body: bytes) -> bytes:
+    """The same for each letter of one batch, so that two letters of it count once."""
     batch = decode(body)
-    fresh = {"producer": uuid4().hex, "sequence": 0, "opened": len(batch.rates), "at": time.time()}
-    return encode(msgspec.structs.replace(batch, **fresh))
+    producer = blake2b(f"redriven {batch.producer} {batch.sequence}".encode(), digest_size=16).hexdigest()
+    return encode(
+        msgspec.structs.replace(batch, producer=producer, sequence=0, opened=len(batch.rates), at=time.time())
+    )
 
 
 @asynccontextmanager

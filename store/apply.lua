@@ -59,20 +59,36 @@ for k = 1, keys do
 end
 if #known + #expired + #known_keys > 0 then return {now, known, expired, known_keys} end
 
--- Would every write succeed?
+-- Would every write succeed? What is wrong with a key that all batches share makes none of them a culprit.
 
-for z = 1, 4 do redis.call('ZCARD', KEYS[z]) end
+local function damaged(key, kind)
+  local found = redis.call('TYPE', key).ok
+  return found ~= 'none' and found ~= kind
+end
 
-local settled, opened, keep = {}, {}, {}
+local function away(key)
+  return redis.error_reply('AWAY ' .. key .. ' is damaged')
+end
+
+for z = 1, 4 do
+  if damaged(KEYS[z], 'zset') then return away(KEYS[z]) end
+end
+for m = 1, minutes do
+  if damaged(KEYS[minute_key + m], 'hash') then return away(KEYS[minute_key + m]) end
+end
+
+local settled, opened, keep, kept = {}, {}, {}, {}
 for p = 1, producers do
   local stored = redis.call('HMGET', KEYS[producer_key + p], 'settled', 'opened')
   settled[p], opened[p] = number(stored[1]), number(stored[2])
   if not settled[p] or not opened[p] then return refuse('a producer holds no numbers') end
   opened[p] = math.max(opened[p], tonumber(ARGV[9 + 2 * p - 1]))
   keep[p] = now + horizon
+  kept[p] = redis.call('PEXPIRETIME', KEYS[producer_key + p])
 end
 
-local chunk_keep = {}
+local chunk_keep, chunk_kept = {}, {}
+for c = 1, chunks do chunk_kept[c] = redis.call('PEXPIRETIME', KEYS[chunk_key + 2 * c - 1]) end
 for b = 1, batches do
   local at = batch_at + 5 * (b - 1)
   local p, c = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
@@ -122,7 +138,7 @@ local minute_writes = {}
 for m = 1, minutes do
   local pairs = tonumber(ARGV[cursor])
   minute_writes[m] = added(KEYS[minute_key + m], cursor + 1, pairs)
-  if not minute_writes[m] then return refuse('a minute holds no numbers') end
+  if not minute_writes[m] then return away(KEYS[minute_key + m]) end
   cursor = cursor + 1 + 2 * pairs
 end
 
@@ -140,8 +156,12 @@ end
 local subject_writes = {}
 for s = 1, subjects do
   local name, pairs = ARGV[cursor], tonumber(ARGV[cursor + 1])
+  if name == '*' and damaged(KEYS[subject_key + s], 'hash') then return away(KEYS[subject_key + s]) end
   local writes = added(KEYS[subject_key + s], cursor + 2, pairs)
-  if not writes then return refuse('subject ' .. name .. ' holds no numbers') end
+  if not writes then
+    if name == '*' then return away(KEYS[subject_key + s]) end
+    return refuse('subject ' .. name .. ' holds no numbers')
+  end
   subject_writes[s] = writes
   if name ~= '*' then
     if writes.count == tonumber(ARGV[cursor + 3]) then score(names, 0, name) end
@@ -156,7 +176,7 @@ end
 for p = 1, producers do
   local key = KEYS[producer_key + p]
   redis.call('HSET', key, 'settled', settled[p], 'opened', opened[p])
-  if redis.call('PEXPIRETIME', key) < keep[p] then redis.call('PEXPIREAT', key, string.format('%.0f', keep[p])) end
+  if kept[p] < keep[p] then redis.call('PEXPIREAT', key, string.format('%.0f', keep[p])) end
   redis.call('ZADD', KEYS[1], 'GT', now, ARGV[9 + 2 * (p - 1)])
 end
 for b = 1, batches do
@@ -165,7 +185,7 @@ for b = 1, batches do
 end
 for c = 1, chunks do
   local key = KEYS[chunk_key + 2 * c - 1]
-  if redis.call('PEXPIRETIME', key) < chunk_keep[c] then
+  if chunk_kept[c] < chunk_keep[c] then
     redis.call('PEXPIREAT', key, string.format('%.0f', chunk_keep[c]))
   end
 end

@@ -14,7 +14,30 @@ from core.errors import StoreUnavailable
 from core.fold import ALL, MINUTE_S, Fold
 from core.store import LEASE_S, MINUTES_KEPT, Applied, Lease, Opened, Ranked, Summary
 
-Identity = tuple[str, int]
+CHUNK = 65_536
+"""Batches whose marks are forgotten together."""
+
+
+class Marks:
+    """A bit per batch of one producer, in chunks; each chunk is forgotten when its newest mark is."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, tuple[float, bytearray]] = {}
+
+    def has(self, sequence: int, now: float) -> bool:
+        kept_until, bits = self._chunks.get(sequence // CHUNK, (0.0, b""))
+        index, bit = divmod(sequence % CHUNK, 8)
+        return kept_until > now and index < len(bits) and bool(bits[index] >> bit & 1)
+
+    def add(self, sequence: int, kept_until: float) -> None:
+        until, bits = self._chunks.get(sequence // CHUNK, (0.0, bytearray()))
+        index, bit = divmod(sequence % CHUNK, 8)
+        bits.extend(bytes(max(0, index + 1 - len(bits))))
+        bits[index] |= 1 << bit
+        self._chunks[sequence // CHUNK] = max(until, kept_until), bits
+
+    def forget(self, now: float) -> None:
+        self._chunks = {number: chunk for number, chunk in self._chunks.items() if chunk[0] > now}
 
 
 @dataclass(slots=True)
@@ -24,9 +47,8 @@ class _Producer:
     settled: int = 0
     lease_until: float = 0.0
     kept_until: float = 0.0
-    seen: dict[int, float] = field(default_factory=dict)
-    """sequence -> until when it is remembered."""
-    dead: set[int] = field(default_factory=set)
+    seen: Marks = field(default_factory=Marks)
+    dead: Marks = field(default_factory=Marks)
 
 
 @dataclass(slots=True)
@@ -76,8 +98,8 @@ class MemoryStore:
         now = self._clock()
         for batch in batches:
             producer = self._producers[batch.producer]
-            if not self._is_known(batch, now) and batch.sequence not in producer.dead:
-                producer.dead.add(batch.sequence)
+            if not self._is_known(batch, now) and not producer.dead.has(batch.sequence, now):
+                producer.dead.add(batch.sequence, self._kept_until(batch, now))
                 self._settle(batch, producer, now)
 
     async def lease(self, leases: Sequence[Lease]) -> None:
@@ -125,8 +147,8 @@ class MemoryStore:
     def _write(self, fold: Fold, now: float) -> None:
         for batch in fold.batches:
             producer = self._producers[batch.producer]
-            producer.seen[batch.sequence] = max(now, batch.at) + self._horizon_s
-            if batch.sequence not in producer.dead:
+            producer.seen.add(batch.sequence, self._kept_until(batch, now))
+            if not producer.dead.has(batch.sequence, now):
                 self._settle(batch, producer, now)
         for key in fold.keys:
             self._keys[key] = now + self._idempotency_s
@@ -145,11 +167,14 @@ class MemoryStore:
     def _settle(self, batch: Batch, producer: _Producer, now: float) -> None:
         producer.settled += len(batch.rates)
         producer.opened = max(producer.opened, batch.opened)
-        producer.kept_until = max(producer.kept_until, max(now, batch.at) + self._horizon_s)
+        producer.kept_until = max(producer.kept_until, self._kept_until(batch, now))
+
+    def _kept_until(self, batch: Batch, now: float) -> float:
+        return max(now, batch.at) + self._horizon_s
 
     def _is_known(self, batch: Batch, now: float) -> bool:
         producer = self._producers.get(batch.producer)
-        return producer is not None and producer.seen.get(batch.sequence, 0) > now
+        return producer is not None and producer.seen.has(batch.sequence, now)
 
     def _summary(self, name: str) -> Summary | None:
         if (subject := self._subjects.get(name)) is None:
@@ -175,6 +200,8 @@ class MemoryStore:
         self._minutes = {minute: counts for minute, counts in self._minutes.items() if minute > oldest}
         self._keys = {key: until for key, until in self._keys.items() if until > now}
         for name, producer in list(self._producers.items()):
+            producer.seen.forget(now)
+            producer.dead.forget(now)
             if producer.kept_until <= now:
                 del self._producers[name]
 

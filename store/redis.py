@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final, Literal
 
@@ -87,6 +87,10 @@ class RedisStore:
     async def check(self) -> None:
         async with _translated():
             await _answer(self._redis.ping())
+            with suppress(exceptions.NoPermissionError):
+                version = (await _answer(self._redis.info("server")))["redis_version"]
+                if int(version.split(".")[0]) < 7:
+                    raise StoreUnavailable(f"Redis {version} is too old: 7 or newer is needed")
             try:
                 settings = await _answer(self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy"))
             except (exceptions.NoPermissionError, exceptions.ResponseError):

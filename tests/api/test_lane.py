@@ -185,8 +185,12 @@ async def test_a_new_producer_after_an_hour(bench: Bench, monkeypatch: pytest.Mo
     first, second = bench.broker.published
     assert first.producer != second.producer
     assert (second.sequence, second.opened) == (0, 2)
-    assert [(each.opened, each.confirmed) for each in bench.lane.producers()] == [(1, 1), (2, 2)]
-    assert len(bench.lane.producers()) == 1, "a former producer has one last report"
+    former, present = bench.lane.producers()
+    assert [(each.opened, each.confirmed) for each in (former, present)] == [(1, 1), (2, 2)]
+    bench.lane.forget({former.id: 0, present.id: 2})
+    assert bench.lane.producers() == [former, present], "the store does not know of its last confirm"
+    bench.lane.forget({former.id: 1, present.id: 2})
+    assert bench.lane.producers() == [present]
 
 
 async def test_publishes_can_be_spaced() -> None:

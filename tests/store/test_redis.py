@@ -38,25 +38,37 @@ def dump(client: redis.Redis) -> dict[str, bytes]:
         return {key.decode(): raw.dump(key) for key in raw.scan_iter("*")}
 
 
-POISON = {
+SHARED = {
     "producers": ("fanrate:{0}:producers", "not a set"),
     "names": ("fanrate:{0}:names", "not a set"),
     "by_count": ("fanrate:{0}:by_count", "not a set"),
     "by_mean": ("fanrate:{0}:by_mean", "not a set"),
-    "a subject": ("fanrate:{0}:subject:bad", "not a hash"),
     "all subjects": ("fanrate:{0}:subject:*", "not a hash"),
 }
 
 
-@pytest.mark.parametrize("key", POISON)
-async def test_a_key_of_a_wrong_type_refuses_before_anything_is_written(
+@pytest.mark.parametrize("key", SHARED)
+async def test_a_damaged_key_that_all_share_makes_no_batch_a_culprit(
     store: RedisStore, client: redis.Redis, key: str
 ) -> None:
-    client.set(*POISON[key])
+    client.set(*SHARED[key])
     before = dump(client)
-    with pytest.raises(StoreRefused):
-        await store.apply(fold([batch("good"), batch("bad")]))
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        await store.apply(fold([batch("good")]))
     assert dump(client) == before
+    client.close()
+    await store.close()
+
+
+async def test_a_key_of_a_wrong_type_refuses_before_anything_is_written(store: RedisStore, client: redis.Redis) -> None:
+    bad = batch("good")
+    for key in ("subject:bad", f"producer:{bad.producer}", f"seen:{bad.producer}:0", f"dead:{bad.producer}:0"):
+        client.flushall()
+        client.sadd(f"fanrate:{{0}}:{key}", "neither a hash nor bits")
+        before = dump(client)
+        with pytest.raises(StoreRefused):
+            await store.apply(fold([batch("good"), batch("bad"), bad]))
+        assert dump(client) == before
     client.close()
     await store.close()
 
