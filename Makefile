@@ -67,8 +67,12 @@ clean: ## remove what make made
 	@touch $@
 
 .venv/python.stamp:
-	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11 or newer, or name it: make run PYTHON=/path/to/python3" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), Fanrate needs 3.11 or newer: make run PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); \
+	case "$$version" in \
+	3.1[1-9]|3.[2-9][0-9]) ;; \
+	[0-9]*) echo "$(PYTHON) is Python $$version, Fanrate needs 3.11 or newer: make run PYTHON=/path/to/python3.11" >&2; exit 2 ;; \
+	*) echo "$(PYTHON) is no working Python: install Python 3.11 or newer, or name it: make run PYTHON=/path/to/python3" >&2; exit 2 ;; \
+	esac
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) lacks the venv module: on Debian or Ubuntu, apt install python3-venv" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv
 	@touch $@

@@ -71,7 +71,10 @@ def read_key(request: Request) -> str | None:
 
 def read_query(request: Request, names: set[str]) -> dict[str, str]:
     """The query of a GET, each of `names` at most once and no other."""
-    return _only(_form_fields(request.rel_url.raw_query_string, "the query"), names)
+    try:
+        return _only(_form_fields(request.rel_url.raw_query_string, "the query"), names)
+    except Problem as exc:
+        raise _bad_query(exc.detail) from None
 
 
 def read_integer(values: dict[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -79,11 +82,11 @@ def read_integer(values: dict[str, str], name: str, default: int, least: int, mo
     try:
         return RateRange(least, most).parse(values[name]) if name in values else default
     except InvalidRate:
-        raise _bad(f"{name} must be an integer from {least} to {most}") from None
+        raise _bad_query(f"{name} must be an integer from {least} to {most}") from None
 
 
-def check_path_subject(name: str) -> str:
-    """`name` from a path if it is well-formed."""
+def check_name(name: str) -> str:
+    """`name` from a path or query if it is a well-formed subject."""
     try:
         return check_subject(name)
     except InvalidRate as exc:
@@ -141,7 +144,8 @@ def _only(fields: Fields, names: set[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in fields:
         if name not in names:
-            raise _bad(f"there is no field {name[:40]!a}; known: {', '.join(sorted(names))}")
+            known = f"known: {', '.join(sorted(names))}" if names else "none is taken here"
+            raise _bad(f"there is no field {name[:40]!a}; {known}")
         if name in values:
             raise _bad(f"{name} is given twice")
         values[name] = value
@@ -196,6 +200,10 @@ def _json(text: str) -> Any:
 
 def _bad(detail: str, **members: object) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, "invalid-rate", detail, members=members)
+
+
+def _bad_query(detail: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, "invalid-query", detail)
 
 
 def _unsupported(request: Request, *accepted: str) -> Problem:

@@ -157,7 +157,7 @@ class Publisher:
                 self._not_ensured = str(exc)
                 await pauses.pause()
             else:
-                log.info("topic_ensured", topic=self._lane.topic)
+                log.debug("topic_ensured", topic=self._lane.topic)
                 if self._lane.max_bytes < self._max_batch_bytes:
                     log.warning("broker_takes_less", bytes=self._lane.max_bytes, max_batch_bytes=self._max_batch_bytes)
                 self._lane.ready.set()

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from api.parsing import check_path_subject, read_integer, read_key, read_query, read_rate, read_rates, simple_rate
+from api.parsing import check_name, read_integer, read_key, read_query, read_rate, read_rates, simple_rate
 from api.publisher import Publisher
 from core.errors import Problem, StoreError
 from core.fold import MINUTE_S
@@ -75,7 +75,7 @@ class Api:
 
     async def subject(self, request: Request) -> web.Response:
         read_query(request, set())
-        name = check_path_subject(unquote(request.rel_url.raw_path.removeprefix("/rates/")))
+        name = check_name(unquote(request.rel_url.raw_path.removeprefix("/rates/")))
         with _reading():
             summary = await self._store.subject(name)
         if summary is None:
@@ -85,7 +85,7 @@ class Api:
     async def subjects(self, request: Request) -> web.Response:
         query = read_query(request, {"after", "limit"})
         limit = read_integer(query, "limit", MOST_LISTED, 1, MOST_LISTED)
-        after = check_path_subject(query["after"]) if query.get("after") else ""
+        after = check_name(query["after"]) if query.get("after") else ""
         with _reading():
             rows = await self._store.subjects(after, limit)
         following = rows[-1].subject if len(rows) == limit else None

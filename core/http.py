@@ -8,6 +8,8 @@ passes through.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +23,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_log import AccessLogger
 
 from core.errors import FanrateError, Problem
@@ -46,7 +49,7 @@ BACKLOG: Final = 1024
 
 
 class ListenError(FanrateError):
-    """The address cannot be listened on."""
+    """The address cannot be listened on; the message says which setting to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,14 @@ def _too_large() -> Problem:
 
 
 class HttpService:
-    """Listens on one address and answers by `routes`. A lifecycle service."""
+    """Listens on one address and answers by `routes`. A lifecycle service. `port_setting` is what errors name."""
 
-    def __init__(self, host: str, port: int, routes: Routes, *, access_log: bool = False) -> None:
+    def __init__(
+        self, host: str, port: int, routes: Routes, *, port_setting: str = "PORT", access_log: bool = False
+    ) -> None:
         self._host = host
         self._port = port
+        self._port_setting = port_setting
         self._routes = routes
         self._access_log = access_log
         self._draining = False
@@ -172,12 +178,12 @@ class HttpService:
         self._server = _Server(
             self._handle,
             access_log_class=AccessLogger,
-            access_log=structlog.stdlib.get_logger("access") if self._access_log else None,
+            access_log=logging.getLogger("access") if self._access_log else None,
             keepalive_timeout=IDLE_TIMEOUT_S,
             lingering_time=LINGERING_S,
             tcp_keepalive=False,
         )
-        listening = _listen(self._host, self._port)
+        listening = _listen(self._host, self._port, self._port_setting)
         self._port = listening.getsockname()[1]
         self._second_handle = listening.dup()
         loop = asyncio.get_running_loop()
@@ -311,7 +317,9 @@ class _Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already")
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            detail = (message or "this is not HTTP").strip().splitlines()[0].rstrip(":")
+            detail = f"this is not the HTTP that is spoken here: {type(exc).__name__}"
+            if isinstance(exc, LineTooLong):
+                detail = "the request line or a header is longer than 8190 bytes"
             return problem_response(Problem(HTTPStatus(status), "bad-http", detail, close=True))
         log.error("connection_failed", exc_info=exc)
         return problem_response(Problem(HTTPStatus(status), "internal", "the server made a mistake", close=True))
@@ -321,7 +329,7 @@ class _Connection(web.RequestHandler):
             self.force_close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, port_setting: str) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -329,5 +337,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
         listening.listen(BACKLOG)
     except OSError as exc:
-        raise ListenError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+        remedy = f"choose another {port_setting}, or end what listens there"
+        if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
+            remedy = "HOST must be an address of this machine"
+        raise ListenError(f"cannot listen on {host}:{port}: {exc.strerror or exc}: {remedy}") from exc
     return listening

@@ -52,11 +52,12 @@ _decoder = msgspec.json.Decoder(DeadLetter)
 
 def bury(body: bytes, topic: str, reason: Reason, error: str, *, max_message_bytes: int) -> bytes:
     """The encoded dead letter of `body`, at most `max_message_bytes` long: longer ones are cut."""
-    whole = _letter(body, topic, reason, error, len(body))
+    at = time.time()
+    whole = _letter(body, topic, reason, error, at, len(body))
     if len(whole) <= max_message_bytes:
         return whole
-    room_bytes = max_message_bytes - len(_letter(body, topic, reason, error, 0))
-    return _letter(body, topic, reason, error, max(0, room_bytes // 4 * 3))
+    room_bytes = max_message_bytes - len(_letter(body, topic, reason, error, at, 0))
+    return _letter(body, topic, reason, error, at, max(0, room_bytes // 4 * 3))
 
 
 def unearth(encoded: bytes) -> DeadLetter:
@@ -67,7 +68,7 @@ def unearth(encoded: bytes) -> DeadLetter:
         raise MalformedBatch(f"not a dead letter: {exc}") from exc
 
 
-def _letter(body: bytes, topic: str, reason: Reason, error: str, kept_bytes: int) -> bytes:
+def _letter(body: bytes, topic: str, reason: Reason, error: str, at: float, kept_bytes: int) -> bytes:
     kept = body[:kept_bytes]
     text, base64 = _readable(kept) if kept_bytes == len(body) else (None, b64encode(kept).decode())
     return _encoder.encode(
@@ -75,7 +76,7 @@ def _letter(body: bytes, topic: str, reason: Reason, error: str, kept_bytes: int
             reason=reason,
             error=error[:400],
             topic=topic,
-            at=time.time(),
+            at=at,
             length_bytes=len(body),
             sha256=sha256(body).hexdigest(),
             text=text,

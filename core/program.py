@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import uvloop
 
 from core.errors import FanrateError, SettingsError
-from core.http import ListenError
 from core.settings import Section, describe
 
 FOUND_SOMETHING = 1
@@ -37,8 +36,6 @@ def run(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
             return runner.run(main())
     except SettingsError as exc:
         raise _exit(exc, WRONG_USAGE) from None
-    except ListenError as exc:
-        raise _exit(f"{exc}: choose another PORT, or end what listens there", FOUND_SOMETHING) from None
     except FanrateError as exc:
         raise _exit(exc, FOUND_SOMETHING) from None
     except KeyboardInterrupt:

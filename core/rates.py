@@ -65,7 +65,7 @@ def identity(caller: str, route: str, key: str, rates: list[Rate]) -> str:
 
 
 def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 40 else f"{text[:40]}…")
+    return ascii(text) if len(text) <= 40 else f"{ascii(text[:40])[:-1]}...'"
 
 
 def _named(value: object) -> str:

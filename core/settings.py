@@ -6,9 +6,11 @@ Each class is a section; a service's settings are made of the sections it needs,
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args, get_origin
 
+from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.batches import ENVELOPE_BYTES
@@ -36,8 +38,8 @@ class Logging(Section):
 
 
 class Topology(Section):
-    broker_url: str = Field("nats://127.0.0.1:4222", description="the message broker")
-    store_url: str = Field("redis://127.0.0.1:6379/0", description="the Redis that counts")
+    broker_url: str = Field("nats://127.0.0.1:4222", description="the message broker, nats://HOST:PORT")
+    store_url: str = Field("redis://127.0.0.1:6379/0", description="the Redis that counts, redis://HOST:PORT/DB")
     topic: str = Field("rates", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="topic that rates are published to")
     shards: Annotated[int, AfterValidator(_one_shard)] = Field(1, description="store shards; only 1 is supported")
 
@@ -85,7 +87,10 @@ class Keeping(Section):
     """How long the store remembers what was counted."""
 
     horizon_s: float = Field(
-        7 * 86_400.0, ge=1, le=_TEN_YEARS_S, description="how long batches are remembered; older ones are refused"
+        7 * 86_400.0,
+        ge=1,
+        le=_TEN_YEARS_S,
+        description="how long batches are remembered, seconds; older ones are dead",
     )
     idempotency_s: float = Field(
         86_400.0, ge=1, le=_TEN_YEARS_S, description="how long an Idempotency-Key is remembered, seconds"
@@ -142,7 +147,26 @@ def describe(section: type[Section]) -> str:
     fields = section.model_fields.items()
     width = max(len(name) for name, _ in fields)
     return "\n".join(
-        f"  {name.upper():<{width}}  {field.description} [{field.default}]"
-        for name, field in fields
-        if field.description
+        f"  {name.upper():<{width}}  {field.description}{_values(field)} [{field.default}]" for name, field in fields
     )
+
+
+def _values(field: FieldInfo) -> str:
+    """The values that `field` takes, if they are few or bounded."""
+    if get_origin(field.annotation) is Literal:
+        return f" ({' | '.join(get_args(field.annotation))})"
+    least, most = "", ""
+    for bound in field.metadata:
+        if isinstance(bound, Ge):
+            least = _plain(bound.ge)
+        elif isinstance(bound, Gt):
+            least = f"above {_plain(bound.gt)}"
+        elif isinstance(bound, Le):
+            most = _plain(bound.le)
+    if most:
+        return f" ({least} to {most})"
+    return f" (at least {least})" if least else ""
+
+
+def _plain(number: object) -> str:
+    return str(number).removesuffix(".0")

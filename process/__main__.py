@@ -67,7 +67,7 @@ async def redrive_letters(*, expired: bool) -> None:
 @asynccontextmanager
 async def _connected() -> AsyncIterator[tuple[Broker, ProcessSettings]]:
     settings = load(ProcessSettings)
-    configure(settings, service="redrive")
+    configure(settings.model_copy(update={"log_level": "warning"}), service="redrive")
     broker = open_broker(settings.broker_url, name="fanrate-redrive")
     try:
         await broker.start()

@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Final
 
 import msgspec
 
 from brokers.base import Broker, Message, Subscription
-from core import counting
 from core.batches import decode, encode
 from core.errors import MalformedBatch
 from core.letters import GROUP, DeadLetter, bury, dead_topic, unearth
 
-FETCH_MESSAGES = 256
-FETCH_BYTES = 8 * 2**20
+FETCH_MESSAGES: Final = 256
+FETCH_BYTES: Final = 8 * 2**20
 QUIET_S = 2.0
 """No further letter for this long means that there are no more."""
-PUBLISH_TIMEOUT_S = 10.0
-MOST_LETTERS = 8_000
+PUBLISH_TIMEOUT_S: Final = 10.0
+MOST_LETTERS: Final = 8_000
 """Read at one time: what a broker hands out unacknowledged is bounded."""
 
 
@@ -33,7 +33,7 @@ class Redriven:
     cut: int = 0
     expired: int = 0
     back: int = 0
-    """Became dead letters again while this went on."""
+    """Became dead letters again while this went on, or equal one that was sent."""
     unreadable: int = 0
     """Not dead letters: somebody else wrote to their topic."""
 
@@ -44,7 +44,7 @@ class Redriven:
 
 async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
     """The first MOST_LETTERS dead letters of `topic`, oldest first, which stay where they are. What is no dead letter
-    is told as a malformed one. Raises BrokerUnavailable."""
+    is told as a malformed one. Raises BrokerError if there is no such topic."""
     async with _member(broker, topic) as subscription:
         async for message in _messages(subscription):
             try:
@@ -64,7 +64,6 @@ async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
     redriven = Redriven()
     sent: set[str] = set()
     async with _member(broker, topic) as subscription:
-        await broker.ensure(topic, [counting.GROUP])
         async for message in _messages(subscription):
             try:
                 letter = unearth(message.body)
@@ -97,7 +96,6 @@ def _under_a_new_identity(body: bytes) -> bytes:
 
 @asynccontextmanager
 async def _member(broker: Broker, topic: str) -> AsyncIterator[Subscription]:
-    await broker.ensure(dead_topic(topic), [GROUP])
     subscription = await broker.subscribe(dead_topic(topic), GROUP)
     try:
         yield subscription

@@ -27,7 +27,7 @@ class ProcessService:
         self._store = store
         self._consumer = Consumer(broker, store, topic=topic, oldest_allowed_s=oldest_allowed_s(keeping))
         routes = health_routes(self._consumer.alive, self._ready, Exposition(self._consumer.metrics))
-        self._http = HttpService(host, health_port, Routes(exact=routes, under={}))
+        self._http = HttpService(host, health_port, Routes(exact=routes, under={}), port_setting="HEALTH_PORT")
 
     @property
     def url(self) -> str:

@@ -66,6 +66,8 @@ class Member:
         self._process: subprocess.Popen[bytes] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._exit_code: int | None = None
+        self._died = False
+        """Whether it died and has not been ready since."""
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
         self._down.set()
@@ -200,6 +202,7 @@ class Member:
                 times = f" {deaths} times in a row" if deaths > 1 else ""
                 self._fail(self._failed(f"died{times} ({cause})"))
                 return
+            self._died = True
             self._say(f"{self.name} died ({cause}), starting it again on {self.address}")
             if deaths > 1:
                 await pauses.pause()
@@ -219,6 +222,9 @@ class Member:
             while not exited.done():
                 if await passes(self.part.probe, self.port) and not exited.done():
                     self._ready.set()
+                    if self._died:
+                        self._died = False
+                        self._say(f"{self.name} is ready, pid {process.pid}")
                     break
                 await asyncio.wait({exited}, timeout=_LOOK_S)
             self._exit_code = await exited

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from core import logs, program
-from core.errors import FanrateError
+from core.errors import FanrateError, SettingsError
 from core.lifecycle import Deadline, on_signals
-from core.settings import Logging, load
+from core.settings import ApiSettings, Logging, ProcessSettings, load
 from stack.member import Member, PartFailed, PortTaken
 from stack.ports import is_free
 from stack.programs import MISSING_PROGRAM, MissingProgram, find
@@ -38,6 +38,12 @@ def main(topology: Topology, directory: Path, *, keep: bool) -> int:
     except MissingProgram as exc:
         print(f"fanrate: {exc}", file=sys.stderr)
         return MISSING_PROGRAM
+    try:
+        load(ApiSettings)
+        load(ProcessSettings)
+    except SettingsError as exc:
+        print(f"fanrate: {exc}", file=sys.stderr)
+        return program.WRONG_USAGE
     directory.mkdir(parents=True, exist_ok=True)
     return program.run(lambda: _run(topology, directory, keep=keep))
 

@@ -51,11 +51,13 @@ async def ready(session: aiohttp.ClientSession) -> None:
 
 
 async def counted(session: aiohttp.ClientSession, count: int) -> dict[str, Any]:
-    """Wait until `count` rates are counted and nothing is opened; the totals."""
+    """Wait until nothing is opened: then `count` rates are counted, neither fewer nor more; the totals."""
+    opened: dict[str, int] = {}
     for _ in range(300):
-        totals: dict[str, Any] = await (await session.get("/rates")).json()
         opened = await (await session.get("/opened")).json()
-        if totals["count"] >= count and opened == {"opened": 0, "abandoned": 0}:
-            return totals
+        if opened == {"opened": 0, "abandoned": 0}:
+            break
         await until(lambda: False, 0.02)
-    raise AssertionError(f"{totals['count']} of {count} counted, {opened}")
+    totals: dict[str, Any] = await (await session.get("/rates")).json()
+    assert (totals["count"], opened) == (count, {"opened": 0, "abandoned": 0})
+    return totals

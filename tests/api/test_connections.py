@@ -12,6 +12,7 @@ import core.http
 from tests.api.conftest import StartService, counted, ready
 
 RATE = b"POST /rate?rate=5 HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = RATE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -79,7 +80,7 @@ async def test_what_is_not_http_is_told_so_and_cut(start: StartService, nonsense
 
 async def test_pipelined_requests_are_all_counted(start: StartService) -> None:
     service = await start()
-    answer = await answer_to(service.url, RATE * 50, RATE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    answer = await answer_to(service.url, RATE * 50, LAST)
     assert answer.count(b"HTTP/1.1 200 OK") == 51
     async with aiohttp.ClientSession(service.url) as client:
         await counted(client, 51)
@@ -88,18 +89,72 @@ async def test_pipelined_requests_are_all_counted(start: StartService) -> None:
 async def test_the_short_answer_is_the_one_that_aiohttp_gives(start: StartService) -> None:
     """A kept HTTP/1.1 connection is answered the short way, one that must be told to close is not."""
     service = await start()
-    last = RATE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    short, long, end = (await answer_to(service.url, RATE, last)).split(b"\r\n\r\n")
+    short, long, end = (await answer_to(service.url, RATE, LAST)).split(b"\r\n\r\n")
     assert end == b""
     assert _headers(long) - _headers(short) == {b"Connection: close"}
     assert _headers(short) - _headers(long) == set()
-    old = await answer_to(service.url, b"POST /rate?rate=5 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + last)
+    old = await answer_to(service.url, b"POST /rate?rate=5 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + LAST)
     assert b"Connection: keep-alive" in old.split(b"\r\n\r\n")[0]
     assert old.count(b" 200 OK") == 2
 
 
 def _headers(head: bytes) -> set[bytes]:
     return {re.sub(rb"^Date: .*", b"Date", line) for line in head.split(b"\r\n")}
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+async def test_requests_are_logged_when_asked_for(
+    start: StartService, caplog: pytest.LogCaptureFixture, log_format: str
+) -> None:
+    service = await start(access_log=True, log_format=log_format)
+    with caplog.at_level("INFO", "access"):
+        assert b" 200 OK" in await answer_to(service.url, LAST)
+        assert b" 404 Not Found" in await answer_to(service.url, LAST.replace(b"/rate", b"/nothing"))
+    logged = "\n".join(record.getMessage() for record in caplog.records if record.name == "access")
+    assert "POST /rate?rate=5" in logged
+    assert "404" in logged
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "kind"),
+    [
+        (b"Content-Encoding: gzip\r\nContent-Length: 6\r\n\r\nbroken", b"415", b"content-encoding"),
+        (b"Transfer-Encoding: chunked\r\n\r\n5\r\nrate=\r\nnonsense\r\n", b"400", b"bad-http"),
+    ],
+)
+async def test_a_broken_body(start: StartService, head: bytes, status: bytes, kind: bytes) -> None:
+    service = await start()
+    form = b"POST /rate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    answer = await answer_to(service.url, form + head)
+    assert re.match(rb"HTTP/1\.[01] " + status, answer), answer
+    assert b"urn:fanrate:problem:" + kind in answer
+
+
+async def test_a_client_that_goes_away_in_its_body_is_no_error(
+    start: StartService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await start()
+    _, writer = await connect(service.url)
+    writer.write(b"POST /rate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert (await answer_to(service.url, LAST)).startswith(b"HTTP/1.1 200 OK")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_an_idle_connection_is_closed_before_the_replica_refuses(start: StartService) -> None:
+    """A kept connection never hears 503 from a replica that drains: it is closed while rates are still taken in."""
+    service = await start()
+    reader, writer = await connect(service.url)
+    writer.write(RATE)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    draining = asyncio.create_task(service.drain(5))
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert not draining.done()
+    await draining
+    writer.close()
 
 
 async def test_a_client_that_reads_nothing_is_not_buffered_for_without_end(start: StartService) -> None:

@@ -10,29 +10,10 @@ import pytest
 
 import api.lane
 from api.lane import Lane
-from brokers.memory import MemoryBroker
-from core.batches import Batch, decode
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, Problem, PublishTimeout
 from core.lifecycle import Tasks, until
 from core.settings import Publishing
-
-
-class HeldBroker(MemoryBroker):
-    """Stores each message, but confirms it only while `confirming` is set, and raises what is in `errors` first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.confirming = asyncio.Event()
-        self.confirming.set()
-        self.errors: list[BrokerError] = []
-        self.published: list[Batch] = []
-
-    async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:
-        self.published.append(decode(body))
-        if self.errors:
-            raise self.errors.pop(0)
-        await super().publish(topic, body, timeout_s)
-        await self.confirming.wait()
+from tests.api.held import HeldBroker
 
 
 class Bench:

@@ -146,6 +146,8 @@ def _kinds_of(file: Path) -> Iterator[str]:
         match node:
             case ast.Call(func=ast.Name(id="Problem"), args=[_, ast.Constant(value=kind), *_]):
                 yield kind
+            case ast.Call(func=ast.Name(id="_unavailable"), args=[ast.Constant(value=kind), *_]):
+                yield kind
             case ast.Call(func=ast.Name(id="Problem"), args=[_, argument, *_]):
                 assert isinstance(argument, ast.Name), ast.dump(argument)
                 assert argument.id == "kind"

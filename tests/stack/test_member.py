@@ -51,7 +51,10 @@ async def test_a_killed_redis_comes_back_on_its_address_with_its_data(stack: Sta
     await redis.crash()
     assert redis.pid != first
     assert _listed(stack)[0]["pid"] == redis.pid
-    assert said == [f"redis died (signal 9, SIGKILL), starting it again on {redis.address}"]
+    assert said == [
+        f"redis died (signal 9, SIGKILL), starting it again on {redis.address}",
+        f"redis is ready, pid {redis.pid}",
+    ]
     async with Redis.from_url(redis.url) as client:
         assert await client.get("kept") == b"yes"
         assert (await client.config_get("appendfsync"))["appendfsync"] == "always"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -13,7 +19,11 @@ from core.counting import count
 from core.errors import SettingsError, StoreRefused, StoreUnavailable
 from core.fold import fold
 from core.settings import Keeping
+from core.store import Lease, Opened
+from stack import parts
+from stack.member import Member
 from stack.ports import free_port
+from stack.supervisor import Stack
 from store import open_store
 from store.redis import RedisStore
 
@@ -23,13 +33,16 @@ def batch(subject: str, rate: int = 1) -> Batch:
 
 
 @pytest.fixture
-def store(emptied: str) -> RedisStore:
-    return RedisStore(emptied, horizon_s=3600, idempotency_s=3600)
+async def store(emptied: str) -> AsyncIterator[RedisStore]:
+    made = RedisStore(emptied, horizon_s=3600, idempotency_s=3600)
+    yield made
+    await made.close()
 
 
 @pytest.fixture
-def client(emptied: str) -> redis.Redis:
-    return redis.Redis.from_url(emptied, decode_responses=True)
+def client(emptied: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(emptied, decode_responses=True) as made:
+        yield made
 
 
 def dump(client: redis.Redis) -> dict[str, bytes]:
@@ -56,8 +69,6 @@ async def test_a_damaged_key_that_all_share_makes_no_batch_a_culprit(
     with pytest.raises(StoreUnavailable, match="damaged"):
         await store.apply(fold([batch("good")]))
     assert dump(client) == before
-    client.close()
-    await store.close()
 
 
 async def test_a_key_of_a_wrong_type_refuses_before_anything_is_written(store: RedisStore, client: redis.Redis) -> None:
@@ -69,8 +80,6 @@ async def test_a_key_of_a_wrong_type_refuses_before_anything_is_written(store: R
         with pytest.raises(StoreRefused):
             await store.apply(fold([batch("good"), batch("bad"), bad]))
         assert dump(client) == before
-    client.close()
-    await store.close()
 
 
 @pytest.mark.parametrize("field", ["count", "sum", "1"])
@@ -84,8 +93,6 @@ async def test_a_field_that_is_no_number_refuses_before_anything_is_written(
     with pytest.raises(StoreRefused):
         await store.apply(fold([batch("good"), batch("bad")]))
     assert dump(client) == before
-    client.close()
-    await store.close()
 
 
 async def test_only_the_culprit_of_a_refused_fold_is_dead(store: RedisStore, client: redis.Redis) -> None:
@@ -96,8 +103,6 @@ async def test_only_the_culprit_of_a_refused_fold_is_dead(store: RedisStore, cli
     assert [(dead.batch, dead.reason) for dead in outcome.dead] == [(culprit, "refused")]
     assert outcome.counted_rates == 30
     assert (await store.totals()).count == 30
-    client.close()
-    await store.close()
 
 
 async def test_forgotten_scripts_are_sent_again(store: RedisStore, client: redis.Redis) -> None:
@@ -105,20 +110,139 @@ async def test_forgotten_scripts_are_sent_again(store: RedisStore, client: redis
     client.script_flush()
     assert (await store.apply(fold([batch("a")]))).written
     assert (await store.totals()).count == 2
-    client.close()
-    await store.close()
 
 
-async def test_a_full_store_is_away_and_takes_the_same_fold_later(store: RedisStore, client: redis.Redis) -> None:
-    whole = fold([batch("a")])
+@contextmanager
+def full(server: Member, client: redis.Redis) -> Iterator[None]:
     client.config_set("maxmemory", 1)
-    with pytest.raises(StoreUnavailable):
-        await store.apply(whole)
-    assert client.keys() == []
-    client.config_set("maxmemory", 0)
-    assert (await store.apply(whole)).written
-    client.close()
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+@contextmanager
+def read_only(server: Member, client: redis.Redis) -> Iterator[None]:
+    client.replicaof("127.0.0.1", str(free_port()))
+    try:
+        yield
+    finally:
+        client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def unable_to_save(server: Member, client: redis.Redis) -> Iterator[None]:
+    """Redis takes no writes once a snapshot has failed. A folder is where the snapshot should be."""
+    (in_the_way := server.part.folders[0] / "dump.rdb" / "folder").mkdir(parents=True)
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    _wait(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    try:
+        yield
+    finally:
+        client.config_set("save", "")
+        in_the_way.rmdir()
+        in_the_way.parent.rmdir()
+
+
+@contextmanager
+def busy(server: Member, client: redis.Redis) -> Iterator[None]:
+    """Another client's script takes long."""
+    client.config_set("busy-reply-threshold", 20)
+    with ThreadPoolExecutor() as pool, redis.Redis.from_url(server.url) as other:
+        script = pool.submit(client.eval, "for i = 1, 1e10 do end", 0)
+        _wait(lambda: _is_busy(other))
+        try:
+            yield
+        finally:
+            other.script_kill()
+            with pytest.raises(redis.ResponseError, match="killed"):
+                script.result(5)
+
+
+def _is_busy(client: redis.Redis) -> bool:
+    try:
+        return not client.ping()
+    except redis.ResponseError as exc:
+        return str(exc).startswith("BUSY")
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    for _ in range(250):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("did not come to be in time")
+
+
+NOT_NOW = {"maxmemory": full, "read only replica": read_only, "MISCONF": unable_to_save, "BUSY": busy}
+
+
+@pytest.mark.parametrize("answer", NOT_NOW)
+async def test_a_store_that_is_unwilling_for_now_takes_the_same_later(
+    store: RedisStore, client: redis.Redis, redis_server: Member, answer: str
+) -> None:
+    known, fresh, dead = batch("known"), batch("fresh"), batch("dead")
+    await store.apply(fold([known]))
+    before = dump(client)
+    with NOT_NOW[answer](redis_server, client):
+        for write in (
+            store.apply(fold([fresh])),
+            store.apply(fold([batch("known"), fresh])),
+            store.settle([dead]),
+            store.lease([Lease(dead.producer, 1, 1)]),
+        ):
+            with pytest.raises(StoreUnavailable, match=answer):
+                await write
+    assert dump(client) == before, "nothing was written"
+    assert (await store.apply(fold([fresh]))).written
+    await store.lease([Lease(dead.producer, 1, 1)])
+    await store.settle([dead])
+    assert await store.opened() == Opened(0, 0)
+    assert (await store.totals()).count == 2
+
+
+async def test_a_store_that_does_not_answer_in_time_counts_once(
+    emptied: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.redis.ANSWER_TIMEOUT_S", 0.2)
+    store = RedisStore(emptied, horizon_s=3600, idempotency_s=3600)
+    given = batch("a")
+    client.client_pause(5_000)
+    for call in (store.apply(fold([given])), store.settle([batch("b")]), store.totals(), store.check()):
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await call
+        assert 0.2 <= time.monotonic() - began < 1
+    client.client_unpause()
+    await count(store, [given])
+    await count(store, [given])
+    assert (await store.totals()).count == 1
     await store.close()
+
+
+async def test_a_store_that_still_loads_is_away(tmp_path: Path) -> None:
+    part = parts.redis(tmp_path)
+    slow = ["--key-load-delay", "300"]
+    async with Stack(tmp_path) as stack:
+        first = await stack.start(part)
+        with redis.Redis.from_url(first.url) as client, client.pipeline(transaction=False) as pipeline:
+            for number in range(5_000):
+                pipeline.incr(f"number-{number}")
+            pipeline.execute()
+        await first.stop()
+        second = await stack.start(replace(part, argv=[*part.argv, *slow]), wait=False)
+        store = RedisStore(second.url, horizon_s=3600, idempotency_s=3600)
+        said = set()
+        while not second.ready:
+            try:
+                await store.apply(fold([batch("a")]))
+            except StoreUnavailable as exc:
+                said.add(str(exc))
+            await asyncio.sleep(0.02)
+        assert any("loading" in each for each in said), said
+        assert (await store.apply(fold([batch("b")]))).written
+        await store.close()
 
 
 @pytest.mark.parametrize(
@@ -140,8 +264,6 @@ async def test_a_store_that_may_forget_is_not_ready(
     finally:
         client.config_set(setting, right)
     await store.check()
-    client.close()
-    await store.close()
 
 
 async def test_chunks_and_producers_are_forgotten_one_horizon_after_their_newest_batch(
@@ -152,8 +274,6 @@ async def test_chunks_and_producers_are_forgotten_one_horizon_after_their_newest
     await store.apply(fold([Batch(1, 0, "a" * 32, 1, 2, time.time() - 100, [("a", 1)])]))
     for key in ("fanrate:{0}:seen:" + "a" * 32 + ":0", "fanrate:{0}:producer:" + "a" * 32):
         assert 3695 < client.ttl(key) <= 3700
-    client.close()
-    await store.close()
 
 
 async def test_a_store_that_is_not_there() -> None:
