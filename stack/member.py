@@ -173,7 +173,8 @@ class Member:
         if self._watching is None or self._watching.done():
             return self._exit_code
         if self._process is not None:
-            self.thaw()
+            if number != signal.SIGKILL:
+                self.thaw()
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
         if not await self._ended(timeout_s):

@@ -12,6 +12,7 @@ import nats
 import pytest
 from nats.js import JetStreamContext
 
+from brokers.base import Broker
 from brokers.nats import NatsBroker
 from brokers.nats_pull import messages_behind
 from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
@@ -79,6 +80,50 @@ async def test_a_safe_stream_made_by_others_is_taken_as_it_is(on_shared: Harness
         assert (await js.stream_info(topic)).config.max_bytes == 2**20
     await broker.publish(topic, b"taken", SOON_S)
     assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b"taken"]
+
+
+async def test_a_stream_takes_nothing_in_before_its_groups_stand(on_shared: Harness) -> None:
+    """Another replica may have been killed half-way through ensure: what nobody would read is not confirmed."""
+    broker, topic = await on_shared.broker(), fresh()
+    async with jetstream(on_shared.server.url) as js:
+        await js.add_stream(name=topic, subjects=[f"_UNFINISHED.{topic}"], **_SAFE)
+        with pytest.raises(BrokerUnavailable):
+            await broker.publish(topic, b"too early", SOON_S)
+        await broker.ensure(topic, ["readers"])
+        assert (await js.stream_info(topic)).config.subjects == [topic]
+    await broker.publish(topic, b"in time", SOON_S)
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b"in time"]
+
+
+async def test_no_confirm_while_many_ensure_at_once(on_shared: Harness) -> None:
+    """Whoever publishes as soon as it can, while others still ensure: what is confirmed is there."""
+    brokers, topic = [await on_shared.broker() for _ in range(4)], fresh()
+
+    async def publish(broker: Broker, body: bytes) -> None:
+        async with asyncio.timeout(SOON_S):
+            while True:
+                try:
+                    return await broker.publish(topic, body, SOON_S)
+                except BrokerUnavailable:
+                    await asyncio.sleep(0)
+
+    sent = [b"%d" % number for number in range(8)]
+    publishing = [asyncio.create_task(publish(brokers[number % 4], body)) for number, body in enumerate(sent)]
+    await asyncio.gather(*(broker.ensure(topic, ["first", "second"]) for broker in brokers))
+    await asyncio.gather(*publishing)
+    for group in ("first", "second"):
+        assert bodies(await take(await brokers[0].subscribe(topic, group), len(sent))) == sent
+
+
+async def test_the_streams_own_limit_of_a_message_holds(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(), fresh()
+    async with jetstream(on_shared.server.url) as js:
+        await js.add_stream(name=topic, subjects=[topic], max_msg_size=1000, **_SAFE)
+    await broker.ensure(topic, ["readers"])
+    assert broker.features.max_message_bytes == 1000
+    await broker.publish(topic, b"x" * 1000, SOON_S)
+    with pytest.raises(MessageTooLarge):
+        await broker.publish(topic, b"x" * 1001, SOON_S)
 
 
 async def test_what_ensure_makes(on_shared: Harness) -> None:

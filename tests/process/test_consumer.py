@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from uuid import uuid4
 
 import msgspec
 import pytest
 
+import process.consumer
 from brokers.memory import MemoryBroker
 from core import counting
 from core.batches import Batch, encode
-from core.errors import StoreRefused, StoreUnavailable
+from core.errors import BrokerFull, StoreRefused, StoreUnavailable
 from core.fold import Fold
+from core.letters import dead_topic
 from core.lifecycle import until
 from core.store import Applied, Lease, Opened
 from process.consumer import Consumer
@@ -24,26 +26,49 @@ from store.memory import MemoryStore
 
 
 class MoodyStore(MemoryStore):
-    """Away for as long as `away` is set, and refuses any fold that holds the subject `poison`."""
+    """Away for as long as `away` is set, silent for as long as `answering` is not; refuses any fold that holds the
+    subject `poison` and, with `settles` unset, to settle what is dead."""
 
     def __init__(self) -> None:
         super().__init__(horizon_s=60, idempotency_s=60)
         self.away = False
         self.poison = "poison"
+        self.settles = True
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     async def apply(self, fold: Fold) -> Applied:
+        await self.answering.wait()
         if self.away:
             raise StoreUnavailable("away")
         if self.poison in fold.counts:
             raise StoreRefused("poisoned")
         return await super().apply(fold)
 
+    async def settle(self, batches: Sequence[Batch]) -> None:
+        if not self.settles:
+            raise StoreRefused("a producer holds no numbers")
+        await super().settle(batches)
+
+
+class MoodyBroker(MemoryBroker):
+    """Has no room for dead letters while `dead_full` is set. What is not acknowledged comes again after half a second."""
+
+    def __init__(self) -> None:
+        super().__init__(max_message_bytes=4096, redeliver_after_s=0.5)
+        self.dead_full = False
+
+    async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:
+        if self.dead_full and topic == dead_topic("rates"):
+            raise BrokerFull("of dead letters")
+        await super().publish(topic, body, timeout_s)
+
 
 class Setting:
     """A consumer with its broker and store."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker(max_message_bytes=4096)
+        self.broker = MoodyBroker()
         self.store = MoodyStore()
         self.consumer = self.another()
 
@@ -55,11 +80,17 @@ class Setting:
         for body in bodies:
             await self.broker.publish("rates", body, 1)
 
-    async def counted(self, count: int) -> None:
+    async def has_counted(self, count: int) -> None:
+        """Wait until `count` rates are counted."""
         for _ in range(500):
             if (await self.store.totals()).count >= count:
                 break
             await asyncio.sleep(0.01)
+        assert (await self.store.totals()).count == count
+
+    async def counted(self, count: int) -> None:
+        """Wait until `count` rates are counted and every message is acknowledged."""
+        await self.has_counted(count)
         assert await until(lambda: self.broker.unread("rates", counting.GROUP) == 0, 5)
         assert (await self.store.totals()).count == count
 
@@ -76,6 +107,13 @@ async def setting(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setting]:
     await made.consumer.close()
     await made.broker.close()
     await made.store.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop should turn several times in what is called a hang."""
+    monkeypatch.setattr(process.consumer, "FETCH_WAIT_S", 0.05)
+    monkeypatch.setattr(process.consumer, "STALLED_AFTER_S", 0.3)
 
 
 def batch(subject: str = "film", *, age_s: float = 0.0, rates: int = 1, **changes: object) -> Batch:
@@ -191,11 +229,63 @@ async def test_drain_settles_what_was_fetched_and_returns_the_rest(setting: Sett
 
 
 async def test_old_messages_turn_it_red(setting: Setting) -> None:
-    setting.store.away = True
+    setting.store.answering.clear()
+    await setting.publish(encode(batch(age_s=20)))
+    assert await until(lambda: setting.consumer.oldest_s() > 19, 5)
+    assert setting.consumer.check().ok, "not that old"
+    setting.store.answering.set()
+    await setting.counted(1)
+    setting.store.answering.clear()
     await setting.publish(encode(batch(age_s=40)))
-    assert await until(lambda: setting.consumer.oldest_s() > 39, 5)
-    setting.store.away = False
+    assert await until(lambda: "message is 40 s old" in str(setting.consumer.check()), 5)
+    assert not setting.consumer.check().ok
+    setting.store.answering.set()
+    await setting.counted(2)
     assert await until(lambda: setting.consumer.check().ok, 5)
+
+
+async def test_a_loop_that_hangs_is_not_alive(impatient: None, setting: Setting) -> None:
+    await asyncio.sleep(0.6)
+    assert setting.consumer.alive()["loop"].ok, "an idle loop turns"
+    setting.store.answering.clear()
+    await setting.publish(encode(batch()))
+    assert await until(lambda: not setting.consumer.alive()["loop"].ok, 5)
+    assert "has not turned" in str(setting.consumer.alive()["loop"])
+    setting.store.answering.set()
+    assert await until(lambda: setting.consumer.alive()["loop"].ok, 5)
+    await setting.counted(1)
+
+
+async def test_a_stop_at_a_newer_message_is_not_a_hang(impatient: None, setting: Setting) -> None:
+    """A restart would stop at the same message."""
+    await setting.publish(json.dumps({"version": 2}).encode())
+    assert await until(lambda: "upgrade" in str(setting.consumer.check()), 5)
+    await asyncio.sleep(0.6)
+    assert setting.consumer.alive()["loop"].ok
+    assert "upgrade" in str(setting.consumer.check())
+
+
+async def test_a_store_that_refuses_to_settle_does_not_hold_up_the_others(setting: Setting) -> None:
+    setting.store.settles = False
+    culprits = [batch("poison"), batch(age_s=100)]
+    await setting.publish(*map(encode, [batch(), culprits[0], batch(), culprits[1], batch()]))
+    await setting.counted(3)
+    assert sorted(await setting.dead()) == [("expired", encode(culprits[1])), ("refused", encode(culprits[0]))]
+    await setting.publish(encode(batch()))
+    await setting.counted(4)
+
+
+async def test_dead_letters_without_room_do_not_hold_up_the_others(setting: Setting) -> None:
+    setting.broker.dead_full = True
+    bad = [b"not a batch", encode(batch("poison")), encode(batch(age_s=100))]
+    await setting.publish(encode(batch()), bad[0], encode(batch()), bad[1], encode(batch()), bad[2], encode(batch()))
+    await setting.has_counted(4)
+    await setting.publish(*(encode(batch()) for _ in range(20)))
+    await setting.has_counted(24)
+    assert await until(lambda: setting.broker.unread("rates", counting.GROUP) == 3, 5), "they wait for room"
+    setting.broker.dead_full = False
+    await setting.counted(24)
+    assert sorted(body for _, body in await setting.dead()) == sorted(bad)
 
 
 async def test_two_consumers_share(setting: Setting) -> None:
