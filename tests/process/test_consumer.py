@@ -52,7 +52,7 @@ class MoodyStore(MemoryStore):
 
 
 class MoodyBroker(MemoryBroker):
-    """Has no room for dead letters while `dead_full` is set. What is not acknowledged comes again after half a second."""
+    """Has no room for dead letters while `dead_full` is set. What is not acknowledged comes again in half a second."""
 
     def __init__(self) -> None:
         super().__init__(max_message_bytes=4096, redeliver_after_s=0.5)
@@ -228,6 +228,15 @@ async def test_drain_settles_what_was_fetched_and_returns_the_rest(setting: Sett
     await successor.drain(1.0)
 
 
+async def test_it_is_not_ready_before_it_has_fetched(setting: Setting) -> None:
+    second = setting.another()
+    assert "has not fetched" in str(second.check())
+    assert not second.check().ok
+    await second.start()
+    assert await until(lambda: second.check().ok, 5)
+    await second.drain(1.0)
+
+
 async def test_old_messages_turn_it_red(setting: Setting) -> None:
     setting.store.answering.clear()
     await setting.publish(encode(batch(age_s=20)))
@@ -283,8 +292,10 @@ async def test_dead_letters_without_room_do_not_hold_up_the_others(setting: Sett
     await setting.publish(*(encode(batch()) for _ in range(20)))
     await setting.has_counted(24)
     assert await until(lambda: setting.broker.unread("rates", counting.GROUP) == 3, 5), "they wait for room"
+    assert "a dead letter waits to be written" in str(setting.consumer.check())
     setting.broker.dead_full = False
     await setting.counted(24)
+    assert await until(lambda: setting.consumer.check().ok, 5)
     assert sorted(body for _, body in await setting.dead()) == sorted(bad)
 
 

@@ -1,12 +1,17 @@
-"""Exactly once, held against a plain model: whatever is repeated, reordered, split over consumers or keyed."""
+"""Exactly once, held against a plain model: whatever is repeated, reordered, split over consumers, keyed, buried or
+reported."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 
+import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -45,23 +50,51 @@ def batches(draw: st.DrawFn) -> list[Batch]:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What takes place at the same time, after `leases`."""
+
+    leases: list[Lease]
+    buried: list[Batch]
+    """Settled as dead letters; a fetch of one, then or later, is its redrive."""
+    fetches: list[list[Batch]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    batches: list[Batch]
+    rounds: list[Round]
+    """Each batch is in at least one fetch."""
+    alive: set[str]
+    """The producers whose leases last. Those of the others are over at once."""
+
+
 @st.composite
-def schedules(draw: st.DrawFn) -> tuple[list[Batch], list[list[list[Batch]]]]:
-    """The batches, and rounds of fetches that take place at the same time; each batch is in at least one fetch."""
+def schedules(draw: st.DrawFn) -> Schedule:
     all_batches = draw(batches())
-    deliveries = draw(st.permutations(all_batches + draw(st.lists(st.sampled_from(all_batches), max_size=8))))
+    some = st.lists(st.sampled_from(all_batches), max_size=4)
+    deliveries = draw(st.permutations(all_batches + draw(some) + draw(some)))
     rounds = []
     while deliveries:
+        sizes = draw(st.lists(st.integers(0, 4), min_size=1, max_size=3))
+        if not any(sizes):
+            sizes = [len(deliveries)]
         fetches = []
-        for _ in range(draw(st.integers(1, 3))):
-            size = draw(st.integers(0, 4))
-            fetches.append(list(deliveries[:size]))
+        for size in sizes:
+            fetches.append(deliveries[:size])
             deliveries = deliveries[size:]
-        rounds.append([fetch for fetch in fetches if fetch])
-        if not any(rounds[-1]):
-            rounds.append([list(deliveries)])
-            break
-    return all_batches, rounds
+        rounds.append(Round(draw(leases()), draw(some), [fetch for fetch in fetches if fetch]))
+    return Schedule(all_batches, rounds, set(draw(st.lists(st.sampled_from(PRODUCERS)))))
+
+
+@st.composite
+def leases(draw: st.DrawFn) -> list[Lease]:
+    """Reports that are late, early, repeated or missing; some tell of rates that never came into a batch."""
+    reports = []
+    for producer in draw(st.lists(st.sampled_from(PRODUCERS), max_size=3)):
+        opened = draw(st.integers(0, 40))
+        reports.append(Lease(producer, opened, draw(st.integers(0, opened))))
+    return reports
 
 
 def expected(all_batches: list[Batch]) -> Counter[tuple[str, int]]:
@@ -80,14 +113,48 @@ def expected(all_batches: list[Batch]) -> Counter[tuple[str, int]]:
     return model
 
 
-async def play(store: Store, all_batches: list[Batch], rounds: list[list[list[Batch]]]) -> None:
-    totals = {batch.producer: batch.opened for batch in all_batches}
-    await store.lease([Lease(producer, opened, opened) for producer, opened in totals.items()])
+class OpenedModel:
+    """What each producer said and what became of its batches, in plain sets and numbers."""
+
+    def __init__(self, alive: set[str]) -> None:
+        self._alive = alive
+        self._leases: list[Lease] = []
+        self._settled: dict[tuple[str, int], Batch] = {}
+
+    def add(self, round_: Round) -> None:
+        self._leases += round_.leases
+        for batch in chain(round_.buried, *round_.fetches):
+            self._settled[batch.producer, batch.sequence] = batch
+
+    def opened(self) -> Opened:
+        still = abandoned = 0
+        for producer in PRODUCERS:
+            leases = [lease for lease in self._leases if lease.producer == producer]
+            batches = [batch for batch in self._settled.values() if batch.producer == producer]
+            settled = sum(len(batch.rates) for batch in batches)
+            taken_in = max((each.opened for each in (*leases, *batches)), default=0)
+            confirmed = max((lease.confirmed for lease in leases), default=0)
+            expected_still = taken_in if leases and producer in self._alive else confirmed
+            expected_still = max(0, expected_still - settled)
+            still += expected_still
+            abandoned += max(0, taken_in - settled) - expected_still
+        return Opened(still, abandoned)
+
+
+async def play(store: Store, schedule: Schedule) -> None:
+    opened = OpenedModel(schedule.alive)
     counted = 0
-    for fetches in rounds:
-        outcomes = await asyncio.gather(*(count(store, fetch) for fetch in fetches))
+    for round_ in schedule.rounds:
+        for lease in round_.leases:
+            with lasting(3600.0 if lease.producer in schedule.alive else 0.0):
+                await store.lease([lease])
+        outcomes, _ = await asyncio.gather(
+            asyncio.gather(*(count(store, fetch) for fetch in round_.fetches)), store.settle(round_.buried)
+        )
         counted += sum(outcome.counted_rates for outcome in outcomes)
-    model = expected(all_batches)
+        opened.add(round_)
+        assert await store.opened() == opened.opened()
+    model = expected(schedule.batches)
     assert counted == model.total()
     for subject in "xyz":
         await _same(store, subject, {rate: n for (name, rate), n in model.items() if name == subject})
@@ -95,8 +162,15 @@ async def play(store: Store, all_batches: list[Batch], rounds: list[list[list[Ba
         await _same(store, f"k{number}", {rate: n for (name, rate), n in model.items() if name == f"k{number}"})
     assert (await store.totals()).count == model.total()
     assert (await store.totals()).sum == sum(rate * n for (_, rate), n in model.items())
-    assert await store.opened() == Opened(0, 0)
     await store.close()
+
+
+@contextmanager
+def lasting(lease_s: float) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("store.memory.LEASE_S", lease_s)
+        patch.setattr("store.redis.LEASE_S", lease_s)
+        yield
 
 
 async def _same(store: Store, subject: str, distribution: dict[int, int]) -> None:
@@ -107,22 +181,22 @@ async def _same(store: Store, subject: str, distribution: dict[int, int]) -> Non
     assert sum(summary.minutes.values() if summary else ()) == sum(distribution.values())
 
 
-def _check(make: Callable[[], Store], schedule: tuple[list[Batch], list[list[list[Batch]]]]) -> None:
+def _check(make: Callable[[], Store], schedule: Schedule) -> None:
     async def run() -> None:
-        await play(make(), *schedule)
+        await play(make(), schedule)
 
     asyncio.run(run())
 
 
 @given(schedules())
 @settings(max_examples=150, deadline=None)
-def test_memory(schedule: tuple[list[Batch], list[list[list[Batch]]]]) -> None:
+def test_memory(schedule: Schedule) -> None:
     _check(lambda: MemoryStore(horizon_s=3600, idempotency_s=3600), schedule)
 
 
 @given(schedules())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_redis(redis_server: Member, schedule: tuple[list[Batch], list[list[list[Batch]]]]) -> None:
+def test_redis(redis_server: Member, schedule: Schedule) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     _check(lambda: RedisStore(redis_server.url, horizon_s=3600, idempotency_s=3600), schedule)

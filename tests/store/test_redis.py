@@ -264,6 +264,7 @@ async def test_a_store_that_may_forget_is_not_ready(
     finally:
         client.config_set(setting, right)
     await store.check()
+    _wait(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
 
 
 async def test_chunks_and_producers_are_forgotten_one_horizon_after_their_newest_batch(

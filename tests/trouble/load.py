@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 
-from bench.client import Address
+from bench.client import Address, Connection
 from bench.ledger import Ledger
-from bench.load import Report, Request, closed_loop, rate_request
-from bench.reading import Reader, Reading, await_counted
+from bench.load import Courier, Report, Request, closed_loop, rate_request
+from bench.reading import Reader, Reading, UnreadableService, await_counted
+from core.lifecycle import Deadline
 from core.store import Opened
 
 SUBJECTS = 50
@@ -60,8 +61,37 @@ class Load:
         assert not done, self._sending.result()
 
     def back(self, part: str) -> None:
-        """`part` is back now: confirms must flow again soon."""
+        """`part`, without which there are no confirms, is back now: they must flow again soon. Held against the report
+        of `stop`."""
         self._returns.append((part, time.monotonic()))
+
+    async def grows(self, what: str, number: Callable[[], Awaitable[int]]) -> None:
+        """For parts without which confirms flow all the same: `number`, which shows the part at work, must soon be
+        above what it is at first."""
+        deadline = Deadline(FLOWS_AGAIN_S)
+        readings: list[int] = []
+        while not readings or readings[-1] <= readings[0]:
+            assert deadline.left_s, f"{what}: {readings[-1:]} for {FLOWS_AGAIN_S:g} s"
+            with suppress(UnreadableService):
+                readings.append(await number())
+            await asyncio.sleep(0.05)
+
+    async def counted_rates(self) -> int:
+        return (await self.reader.totals()).count
+
+    async def confirmed_by(self, url: str) -> None:
+        """The replica at `url`, which is back now, must confirm a rate soon. The ledger has it too."""
+        address = Address.of(url)
+        deadline = Deadline(FLOWS_AGAIN_S)
+        connection = Connection(address, timeout_s=FLOWS_AGAIN_S)
+        courier = Courier(connection, Report(), self.ledger)
+        try:
+            while not await courier.deliver(rate_request(address, ("film-0", 0))):
+                assert deadline.left_s, f"no confirm by {url} after it was back"
+                await asyncio.sleep(0.05)
+            assert deadline.left_s, f"the confirm by {url} took more than {FLOWS_AGAIN_S:g} s"
+        finally:
+            connection.close()
 
     async def opened(self) -> Opened:
         return await self.reader.opened()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from functools import partial
 from pathlib import Path
 
 from core.store import LEASE_S
@@ -75,7 +77,7 @@ async def test_redis_killed(nats: NatsWorld, choose: Choose[float]) -> None:
             await nats.parts.redis.kill()
             await load.run_for(away_s)
             await nats.parts.redis.start()
-            load.back("Redis")
+            await load.grows("counted after Redis was back", load.counted_rates)
             await load.run_for(1)
         assert (await load.stop()).failed == 0
         await load.settle()
@@ -86,7 +88,7 @@ async def test_redis_frozen(nats: NatsWorld, choose: Choose[float]) -> None:
         nats.parts.redis.freeze()
         await load.run_for(choose(6, 20))
         nats.parts.redis.thaw()
-        load.back("Redis")
+        await load.grows("counted after Redis was back", load.counted_rates)
         await load.run_for(1)
         assert (await load.stop()).failed == 0
         await load.settle()
@@ -99,7 +101,7 @@ async def test_processes_killed(nats: NatsWorld, choose: Choose[int]) -> None:
             await process.kill()
             await load.run_for(0.3)
             await process.start()
-            load.back("the process")
+            await load.grows(f"counted by {process.name}", partial(nats.counted_by, number % 2))
         assert (await load.stop()).failed == 0
         await load.settle()
 
@@ -111,7 +113,7 @@ async def test_replicas_killed(nats: NatsWorld, choose: Choose[int]) -> None:
             await api.kill()
             await load.run_for(0.5)
             await api.start()
-            load.back("the replica")
+            await load.confirmed_by(api.url)
             await load.run_for(0.5)
         await load.stop()
         await load.settle(abandoned=True)
@@ -158,3 +160,25 @@ async def test_consumers_stopped_and_the_replica_gone(world: World) -> None:
             assert (opened.opened, opened.abandoned) == (waiting, 0)
         await world.start_processes()
         await load.settle()
+
+
+async def test_consumers_stopped_and_a_replica_gone_under_load(world: World) -> None:
+    """What was confirmed is accounted for, but for what the replica confirmed after it last reported."""
+    async with load_on(world.nginx.url) as load:
+        await world.stop_processes()
+        await load.run_for(1)
+        gone_at = time.monotonic()
+        await world.remove_api(0)
+        await load.run_for(0.5)
+        report = await load.stop()
+        counted = await load.counted_rates()
+        waiting = load.ledger.confirmed_rates - counted
+        forgotten = sum(gone_at - world.forgets_s < at <= gone_at for at in report.confirmed_at)
+        assert waiting > forgotten, "there is something to remember"
+        for wait_s in (LEASE_INTERVAL_S, LEASE_S + LEASE_INTERVAL_S):
+            await asyncio.sleep(wait_s)
+            opened = await load.opened()
+            assert opened.opened >= waiting - forgotten
+            assert opened.opened + opened.abandoned <= load.ledger.sent_rates - counted
+        await world.start_processes()
+        await load.settle(abandoned=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from bench.load import Report
 from tests.trouble.conftest import Choose
@@ -19,7 +20,7 @@ async def test_each_replica_restarted_in_turn(world: World, choose: Choose[int])
     async with load_on(world.nginx.url) as load:
         for number in range(2 * choose(1, 10)):
             await world.restart_api(number % 2)
-            load.back("the replica")
+            await load.confirmed_by(world.api_url(number % 2))
             await load.run_for(0.3)
         all_answered_200(await load.stop())
         await load.settle()
@@ -29,7 +30,7 @@ async def test_each_process_restarted_in_turn(world: World, choose: Choose[int])
     async with load_on(world.nginx.url) as load:
         for number in range(2 * choose(1, 10)):
             await world.restart_process(number % 2)
-            load.back("the process")
+            await load.grows(f"counted by process {number % 2}", partial(world.counted_by, number % 2))
             await load.run_for(0.3)
         all_answered_200(await load.stop())
         await load.settle()
@@ -62,7 +63,7 @@ async def test_redis_restarted(nats: NatsWorld, choose: Choose[int]) -> None:
         for _ in range(choose(1, 10)):
             await nats.parts.redis.stop()
             await nats.parts.redis.start()
-            load.back("Redis")
+            await load.grows("counted after Redis was back", load.counted_rates)
             await load.run_for(1)
         all_answered_200(await load.stop())
         await load.settle()

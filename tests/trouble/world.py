@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from api.service import ApiService
+from bench.client import Address, Connection
 from brokers.memory import MemoryBroker
 from core.settings import EmbeddedSettings, Replica
+from core.telemetry import Exposition
 from process.consumer import Consumer
 from stack import parts
 from stack.member import Member
@@ -27,6 +30,13 @@ class World(Protocol):
     """A topology, and the troubles that every broker's can have. The parts of real servers are `NatsWorld.parts`."""
 
     nginx: Member
+    forgets_s: float
+    """Of what `remove_api` removed, how much of its last time may be missing from what it told the store."""
+
+    def api_url(self, number: int) -> str: ...
+
+    async def counted_by(self, number: int) -> int:
+        """Rates that a process has counted since it was started."""
 
     async def restart_api(self, number: int) -> None:
         """Drain a replica and start it again on its address."""
@@ -43,6 +53,8 @@ class World(Protocol):
 
 class MemoryWorld:
     """Everything but nginx within this process, so that broker and store outlive the parts that are restarted."""
+
+    forgets_s = 0.0
 
     def __init__(self, settings: Replica) -> None:
         self._settings = settings
@@ -66,6 +78,12 @@ class MemoryWorld:
                 await part.close()
         await self._broker.close()
         await self._store.close()
+
+    def api_url(self, number: int) -> str:
+        return f"http://127.0.0.1:{self.ports[number]}"
+
+    async def counted_by(self, number: int) -> int:
+        return _counted(Exposition(self.processes[number].metrics).text())
 
     async def restart_api(self, number: int) -> None:
         port = self.ports[number]
@@ -104,10 +122,22 @@ class MemoryWorld:
 class NatsWorld:
     """Real servers and programs."""
 
+    forgets_s = 0.5
+
     def __init__(self, parts: Running) -> None:
         assert parts.nginx
         self.parts = parts
         self.nginx = parts.nginx
+
+    def api_url(self, number: int) -> str:
+        return self.parts.apis[number].url
+
+    async def counted_by(self, number: int) -> int:
+        connection = Connection(Address.of(self.parts.processes[number].url))
+        try:
+            return _counted((await connection.get("/metrics")).body)
+        finally:
+            connection.close()
 
     async def restart_api(self, number: int) -> None:
         await _restart(self.parts.apis[number])
@@ -124,6 +154,12 @@ class NatsWorld:
     async def start_processes(self) -> None:
         for process in self.parts.processes:
             await process.start()
+
+
+def _counted(metrics: bytes) -> int:
+    found = re.search(rb"^fanrate_counted_rates_total (\S+)", metrics, re.MULTILINE)
+    assert found, metrics
+    return int(float(found[1]))
 
 
 async def _restart(member: Member) -> None:
