@@ -15,6 +15,7 @@
 
 local SLICE = 500
 local EXACT = 2^53
+local format = string.format
 
 local horizon, remember = tonumber(ARGV[1]), tonumber(ARGV[2])
 local producers, batches, chunks = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -105,16 +106,17 @@ local function added(key, from, pairs)
   local writes = {key = key}
   for start = 0, pairs - 1, SLICE do
     local count = math.min(SLICE, pairs - start)
-    local fields = {}
-    for i = 1, count do fields[i] = ARGV[from + 2 * (start + i - 1)] end
+    local fields, at = {}, from + 2 * start
+    for i = 1, count do fields[i] = ARGV[at + 2 * i - 2] end
     local stored = redis.call('HMGET', key, unpack(fields))
-    local sums = {}
+    local sums, filled = {}, 0
     for i = 1, count do
-      local old, delta = stored[i], ARGV[from + 2 * (start + i - 1) + 1]
-      local sum = number(old)
-      sum = sum and number(sum + delta)
-      if sum then
-        sums[#sums + 1], sums[#sums + 2] = fields[i], sum
+      local old, delta = stored[i], ARGV[at + 2 * i - 1]
+      local sum = tonumber(old or 0)
+      sum = sum and sum + delta
+      if sum and sum % 1 == 0 and sum < EXACT and sum > -EXACT then
+        sums[filled + 1], sums[filled + 2] = fields[i], format('%d', sum)
+        filled = filled + 2
       elseif fields[i] == 'sum' and string.match(old or '0', '^%-?%d+$') and math.abs(tonumber(old or 0)) < 2^62 then
         writes.wide_sum = delta
         sum = tonumber(old or 0) + delta
@@ -123,7 +125,7 @@ local function added(key, from, pairs)
       end
       if fields[i] == 'count' then writes.count = sum elseif fields[i] == 'sum' then writes.sum = sum end
     end
-    if #sums > 0 then writes[#writes + 1] = sums end
+    if filled > 0 then writes[#writes + 1] = sums end
   end
   return writes
 end
