@@ -74,5 +74,5 @@ clean: ## remove what make made
 	*) echo "$(PYTHON) is no working Python: install Python 3.11 or newer, or name it: make run PYTHON=/path/to/python3" >&2; exit 2 ;; \
 	esac
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) lacks the venv module: on Debian or Ubuntu, apt install python3-venv" >&2; exit 2; }
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv --clear .venv
 	@touch $@
