@@ -58,7 +58,7 @@ class MemoryWorld:
 
     def __init__(self, settings: Replica) -> None:
         self._settings = settings
-        self._broker = MemoryBroker(redeliver_after_s=2.0)
+        self._broker = MemoryBroker(max_bytes=2**30, redeliver_after_s=2.0)
         self._store = MemoryStore(horizon_s=3600, idempotency_s=3600)
         self.apis: list[ApiService | None] = []
         self.processes: list[Consumer] = []
