@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from uuid import uuid4
@@ -104,8 +104,8 @@ class Group:
 
 
 class Lane:
-    """One destination: a topic and a shard. `ready` gates publishing; `unsure` is called when a publish failed in a way
-    that may mean that the topic is gone."""
+    """One destination: a topic and a shard. `ready` gates publishing: its owner sets it when the topic stands, and the
+    lane clears it when a publish failed in a way that may mean that the topic is gone."""
 
     def __init__(
         self, broker: Broker, topic: str, shard: int, settings: Publishing, max_rates: int, tasks: Tasks
@@ -189,7 +189,7 @@ class Lane:
         timeout_s = self._settings.confirm_timeout_s
         joined_before = self._loop.time() - timeout_s
         before = self.timed_out
-        for group in [*self._left.values(), *self._waiting, *([self._open] if self._open else [])]:
+        for group in self._unconfirmed_groups():
             answered = group.answered
             everyone = group.fail(_unconfirmed(timeout_s), joined_before)
             self.timed_out += group.answered - answered
@@ -200,7 +200,7 @@ class Lane:
 
     def oldest_s(self) -> float:
         """How long the oldest unconfirmed rate has waited; 0 if there is none."""
-        oldest = next(iter(self._left.values()), None) or (self._waiting[0] if self._waiting else self._open)
+        oldest = next(self._unconfirmed_groups(), None)
         return self._loop.time() - oldest.waiters[0][0] if oldest else 0.0
 
     async def drain(self, timeout_s: float) -> None:
@@ -211,8 +211,15 @@ class Lane:
     def close(self) -> None:
         """Answer what still waits. The publishes under way are the owner's tasks, and its to cancel."""
         gone = _unavailable("stopping", "this replica ended; the rate may or may not count")
-        for group in [*self._left.values(), *self._waiting, *([self._open] if self._open else [])]:
+        for group in self._unconfirmed_groups():
             group.fail(gone)
+
+    def _unconfirmed_groups(self) -> Iterator[Group]:
+        """Oldest first: under way, full and waiting, open."""
+        yield from self._left.values()
+        yield from self._waiting
+        if self._open is not None:
+            yield self._open
 
     def _open_group(self, rates: list[Rate], size_bytes: int) -> Group:
         if len(rates) > self._max_rates or ENVELOPE_BYTES + size_bytes + KEY_BYTES > self.max_bytes:

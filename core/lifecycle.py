@@ -39,12 +39,11 @@ class Service(Protocol):
 
 
 class Tasks:
-    """The named tasks of one service. A task that dies of an error is logged at once, and `failed`, which several may
-    share, holds the first."""
+    """The named tasks of one service. A task that dies of an error is logged at once, and `failed` holds the first."""
 
-    def __init__(self, failed: asyncio.Future[BaseException] | None = None) -> None:
+    def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
-        self.failed: asyncio.Future[BaseException] = failed or asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)

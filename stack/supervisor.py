@@ -74,10 +74,6 @@ class Stack:
         for _, members in groupby(outside_in, key=lambda member: member.part.tier):
             await asyncio.gather(*(self._stop(member) for member in members))
 
-    @property
-    def guardian_pid(self) -> int:
-        return self._guardian.pid
-
     async def _stop(self, member: Member) -> None:
         if member.running:
             self._say(f"stopping {member.name}")

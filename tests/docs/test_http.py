@@ -19,6 +19,7 @@ from core.settings import EmbeddedSettings
 from process.consumer import Consumer
 from stack.embedded import EmbeddedService
 from store.memory import MemoryStore
+from tests.api.conftest import ready
 from tests.docs.pages import ROOT, Example, examples, page, table
 from tests.servers import needs
 
@@ -39,7 +40,7 @@ async def test_every_example_gives_the_answer_shown(service: EmbeddedService) ->
     shown = examples(page("http.md"))
     assert len(shown) > 10
     async with aiohttp.ClientSession(service.url) as session:
-        await _ready(session)
+        await ready(session)
         for example in shown:
             await _all_counted(session)
             _compare(example, await _run(example.command.replace(ADDRESS, service.url)))
@@ -102,15 +103,6 @@ def _without_clock(text: str) -> str:
         return f'"minutes":{sum(map(int, re.findall(r"Z.:([0-9]+)", minutes[0])))}'
 
     return re.sub(r'"minutes":\{[^}]*\}', summed, text)
-
-
-async def _ready(session: aiohttp.ClientSession) -> None:
-    for _ in range(200):
-        async with session.get("/readyz") as response:
-            if response.status == 200:
-                return
-        await until(lambda: False, 0.02)
-    raise AssertionError("not ready in time")
 
 
 async def _all_counted(session: aiohttp.ClientSession) -> None:
