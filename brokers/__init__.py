@@ -1,28 +1,51 @@
-"""Brokers, one file each behind the port in `brokers.base`, chosen by URL scheme and imported only then."""
+"""Brokers, one file each behind the port in `brokers.base`, chosen by URL scheme and imported only then.
+
+Further ones come with packages of their own, by the entry point group `fanrate.brokers`: docs/write-a-broker.md.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import cast
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from brokers.base import Broker
 from core.errors import SettingsError
+from core.settings import Durability
 
-_ADAPTERS = {"nats": "brokers.nats:NatsBroker"}
+ENTRY_POINTS: Final = "fanrate.brokers"
+"""The entry point group: a name is a URL scheme, a value an `Adapter`."""
+
+_ADAPTERS: Final = {"nats": "brokers.nats:NatsBroker"}
+
+
+class Adapter(Protocol):
+    """Makes a broker, not started. Raises SettingsError for a URL it cannot read or a durability it never gives."""
+
+    def __call__(self, url: str, *, name: str, durability: Durability) -> Broker: ...
 
 
 def schemes() -> list[str]:
     """The URL schemes of brokers that a service can be pointed at."""
-    return sorted(_ADAPTERS)
+    return sorted(_adapters())
 
 
-def open_broker(url: str, *, name: str) -> Broker:
+def open_broker(url: str, *, name: str, durability: Durability = "confirmed") -> Broker:
     """The adapter for `url`, not started; `name` is how the connection introduces itself. Raises SettingsError."""
     scheme = urlsplit(url).scheme
     if scheme == "memory":
         raise SettingsError("BROKER_URL memory:// lives within one process: use the embedded service (make run)")
-    if scheme not in _ADAPTERS:
+    adapters = _adapters()
+    if scheme not in adapters:
         raise SettingsError(f"BROKER_URL: no broker for {scheme + '://' if scheme else repr(url)}; known: {schemes()}")
-    module, _, adapter = _ADAPTERS[scheme].partition(":")
-    return cast(Broker, getattr(import_module(module), adapter)(url, name=name))
+    try:
+        adapter = cast(Adapter, adapters[scheme].load())
+    except (ImportError, AttributeError) as exc:
+        raise SettingsError(f"BROKER_URL: the broker for {scheme}:// cannot be loaded: {exc}") from exc
+    return adapter(url, name=name, durability=durability)
+
+
+def _adapters() -> dict[str, EntryPoint]:
+    """Scheme -> adapter; the project's own come before others of the same scheme."""
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    return {**found, **{name: EntryPoint(name, value, ENTRY_POINTS) for name, value in _ADAPTERS.items()}}

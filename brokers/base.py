@@ -26,6 +26,11 @@ class Features:
     """There is a server that can be away, restarted or killed, and it keeps what it confirmed."""
     refuses_when_full: bool = True
     """A full queue answers BrokerFull. Where it is false, docs/operations.md says what a full broker does."""
+    at_most_once: bool = False
+    """What is confirmed was only sent: it may be lost, and nothing comes again. All that this contract says of storing,
+    acknowledging and redelivery is then void."""
+    replays: bool = False
+    """A group that `ensure` adds to a topic also gets the messages that the topic still holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,12 @@ class Subscription(Protocol):
         the message may come again. Raises BrokerUnavailable while there is no connection.
         """
 
+    async def extend(self, messages: Sequence[Message]) -> None:
+        """Begin the redelivery time of `messages` anew: they are still being worked on.
+
+        Stale receipts are passed over. Raises BrokerUnavailable while there is no connection.
+        """
+
     async def close(self) -> None:
         """Leave the group; what was fetched and not acknowledged is returned for redelivery where the broker can be
         told so, and otherwise after the redelivery time. Idempotent."""
@@ -81,12 +92,13 @@ class Broker(Protocol):
         """Make the topic and its groups exist, durably. A message confirmed after this returned is delivered to all
         `groups`, whenever their first member comes. Groups that exist and are not named stay.
 
-        An existing topic whose settings could lose messages is refused with BrokerError, naming the setting.
-        Raises BrokerUnavailable.
+        An existing topic whose settings could lose messages, and a server that cannot give the durability asked for,
+        are refused with BrokerError, naming the setting. Raises BrokerUnavailable.
         """
 
     async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:
-        """Return when the broker has confirmed that it stored the message for every group.
+        """Return when the broker has confirmed that it stored the message for every group, as firmly as the durability
+        that the adapter was made with says (docs/delivery.md).
 
         Ends in that or in an error, always: BrokerUnavailable at once when there is no connection or it is lost,
         BrokerFull and MessageTooLarge when the broker refuses, PublishTimeout after `timeout_s` on a live connection.

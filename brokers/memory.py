@@ -162,6 +162,15 @@ class MemorySubscription:
                 self._broker.release(stored)
             self._mine.discard(message.receipt)
 
+    async def extend(self, messages: Sequence[Message]) -> None:
+        if self._closed or not self._broker.connected:
+            raise BrokerUnavailable("closed")
+        due = asyncio.get_running_loop().time() + self._redeliver_after_s
+        for message in messages:
+            if message.receipt in self._mine and message.receipt in self._group.taken:
+                _, stored = self._group.taken.pop(message.receipt)
+                self._group.taken[message.receipt] = due, stored
+
     async def close(self) -> None:
         self._closed = True
         for delivery in sorted(self._mine, reverse=True):

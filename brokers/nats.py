@@ -32,6 +32,7 @@ from core.errors import (
     PublishTimeout,
     SettingsError,
 )
+from core.settings import Durability
 
 log = structlog.get_logger()
 
@@ -81,13 +82,22 @@ class NatsBroker:
     `ensure` makes may hold, and is reserved on the server's disk.
     """
 
-    def __init__(self, url: str, *, name: str, redeliver_after_s: float = 10.0, max_topic_bytes: int = 2**30) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        durability: Durability = "confirmed",
+        redeliver_after_s: float = 10.0,
+        max_topic_bytes: int = 2**30,
+    ) -> None:
         self._address = _address(url)
         self._url = url
         self._name = name
+        self._durability = durability
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes
-        self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES)
+        self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES, replays=True)
         self._link: Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._subscriptions: set[NatsSubscription] = set()

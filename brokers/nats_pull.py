@@ -110,6 +110,17 @@ class NatsSubscription:
                 await link.send(reply, b"+ACK")
             self._held.pop(reply, None)
 
+    async def extend(self, messages: Sequence[Message]) -> None:
+        self._check_open()
+        link = self._present_link()
+        due = asyncio.get_running_loop().time() + self._redeliver_after_s
+        for message in messages:
+            origin, reply = message.receipt
+            if origin is link and reply in self._held:
+                await link.send(reply, b"+WPI")
+                self._held[reply] = due
+                self._held.move_to_end(reply)
+
     async def close(self) -> None:
         self._closed = True
         self._changed.set()

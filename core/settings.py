@@ -17,6 +17,10 @@ from core.batches import ENVELOPE_BYTES
 from core.errors import SettingsError
 from core.rates import LARGEST_RATE, RateRange
 
+Durability = Literal["relaxed", "confirmed", "fsync"]
+Dispatch = Literal["group", "topics", "inline"]
+TopicChoice = Literal["round_robin", "random", "hash"]
+
 _TEN_YEARS_S = 10 * 365 * 86_400.0
 
 

@@ -6,42 +6,33 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from stack import parts
 from stack.member import Member
+from stack.parts import Part
 from stack.probes import LISTENS
 from stack.supervisor import Stack
-from tests.servers import needs
 
-CALL_S = 30.0
+CALL_S = 60.0
 
 _T = TypeVar("_T")
 
 
-class NatsServer:
-    """May be started again after it was killed; keeps address and data. `settings` replace the usual ones."""
+class StackServer:
+    """`brokers.conformance.harness.Server`, of one part of a stack."""
 
-    def __init__(self, directory: Path, settings: str | None = None) -> None:
-        needs("nats-server")
-        self._part = parts.nats(directory)
-        self._directory = directory
-        if settings is not None:
-            configuration = directory / "nats.conf"
-            listen = f"listen: {self._part.address}\n"
-            self._part = replace(
-                self._part,
-                probe=LISTENS,
-                argv=[self._part.argv[0], "-c", str(configuration)],
-                files={configuration: listen + settings.replace("%s", str(directory / "data"))},
-            )
+    def __init__(self, make_part: Callable[[Path], Part]) -> None:
+        self._folder = TemporaryDirectory(prefix="fanrate-server-", ignore_cleanup_errors=True)
+        self.directory = Path(self._folder.name)
+        self._part = make_part(self.directory)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stack", daemon=True)
         self._thread.start()
-        self._stack = self._call(Stack(directory).__aenter__())
+        self._stack = self._call(Stack(self.directory).__aenter__())
         self._member: Member | None = None
 
     @property
@@ -49,14 +40,12 @@ class NatsServer:
         return self._part.url
 
     def start(self) -> None:
-        """Return when the server is ready."""
         if self._member is None:
             self._member = self._call(self._stack.start(self._part, supervised=False))
         else:
             self._call(self._member.start())
 
     def kill(self) -> None:
-        """kill -9."""
         if self._member is not None:
             self._call(self._member.kill())
 
@@ -64,12 +53,12 @@ class NatsServer:
         self._running.freeze()
 
     def thaw(self) -> None:
-        self._running.thaw()
+        if self._running.running:
+            self._running.thaw()
 
     def lose_data(self) -> None:
-        """To be called while the server is down."""
         assert not self._running.running
-        shutil.rmtree(self._directory / "data")
+        shutil.rmtree(self.directory / "data")
 
     def close(self) -> None:
         self.kill()
@@ -77,6 +66,7 @@ class NatsServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_S)
         self._loop.close()
+        self._folder.cleanup()
 
     @property
     def _running(self) -> Member:
@@ -85,3 +75,10 @@ class NatsServer:
 
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)
+
+
+def configured(part: Part, directory: Path, settings: str) -> Part:
+    """`part`, a nats-server, with a configuration file: `settings`, in which %s stands for its data folder."""
+    path = directory / "nats.conf"
+    text = f"listen: {part.address}\n" + settings.replace("%s", str(directory / "data"))
+    return replace(part, probe=LISTENS, argv=[part.argv[0], "-c", str(path)], files={path: text})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import nats
@@ -13,12 +12,14 @@ import pytest
 from nats.js import JetStreamContext
 
 from brokers.base import Broker
+from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, take, until
 from brokers.nats import NatsBroker
 from brokers.nats_pull import messages_behind
 from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
-from tests.conformance.harness import SOON_S, Harness, bodies, fresh, take, until
-from tests.conformance.harness import nats as harness_of
-from tests.conformance.server import NatsServer
+from stack import parts
+from tests.conformance.kinds import NATS
+from tests.conformance.server import StackServer, configured
+from tests.servers import needs
 
 
 @asynccontextmanager
@@ -31,9 +32,23 @@ async def jetstream(url: str) -> AsyncIterator[JetStreamContext]:
         await client.close()
 
 
+def server_with(settings: str) -> StackServer:
+    needs("nats-server")
+    return StackServer(lambda directory: configured(parts.nats(directory), directory, settings))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    assert NATS.make_server
+    server = NATS.make_server(False)
+    server.start()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-async def on_shared(shared_nats: NatsServer) -> AsyncIterator[Harness]:
-    harness = harness_of(shared_nats)
+async def on_shared(server: Server) -> AsyncIterator[Harness]:
+    harness = Harness(NATS, server)
     yield harness
     await harness.close()
 
@@ -150,10 +165,10 @@ async def test_acknowledged_messages_leave_the_stream(on_shared: Harness) -> Non
             await asyncio.sleep(0.02)
 
 
-async def test_the_servers_own_limit_of_a_message_holds(tmp_path: Path) -> None:
-    server = NatsServer(tmp_path / "small", "max_payload: 65536\njetstream: {store_dir: %s}")
+async def test_the_servers_own_limit_of_a_message_holds() -> None:
+    server = server_with("max_payload: 65536\njetstream: {store_dir: %s}")
     server.start()
-    harness = harness_of(server)
+    harness = Harness(NATS, server)
     try:
         broker, topic = await harness.broker(), fresh()
         await broker.ensure(topic, ["readers"])
@@ -167,10 +182,10 @@ async def test_the_servers_own_limit_of_a_message_holds(tmp_path: Path) -> None:
         server.close()
 
 
-async def test_a_server_without_jetstream_is_unavailable(tmp_path: Path) -> None:
-    server = NatsServer(tmp_path / "plain", "")
+async def test_a_server_without_jetstream_is_unavailable() -> None:
+    server = server_with("")
     server.start()
-    harness = harness_of(server)
+    harness = Harness(NATS, server)
     try:
         broker, topic = await harness.broker(), fresh()
         async with asyncio.timeout(2.0):

@@ -1,43 +1,69 @@
-"""What the suite needs of each kind of broker, and the waiting that its tests share."""
+"""What the suite needs of each kind of broker, and the waiting that its cases share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
 from brokers.base import Broker, Features, Message, Subscription
-from brokers.memory import MemoryBroker
-from brokers.nats import NatsBroker
 from core.errors import BrokerError, BrokerUnavailable
-from tests.conformance.server import NatsServer
 
 SOON_S = 10.0
-"""How long a test waits for what must happen."""
+"""How long a case waits for what must happen."""
 TOPIC_BYTES = 16 * 2**20
+REDELIVER_AFTER_S = 30.0
 
 
 class Server(Protocol):
-    """The server behind a broker."""
+    """The server behind a broker. Keeps its address, and its data unless told to lose them."""
 
-    url: str
+    @property
+    def url(self) -> str: ...
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Return when it is ready. May be called again after `kill`."""
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        """kill -9; nothing if it is not running."""
 
-    def freeze(self) -> None: ...
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
 
     def thaw(self) -> None: ...
 
-    def lose_data(self) -> None: ...
+    def lose_data(self) -> None:
+        """To be called while it is down."""
+
+    def close(self) -> None:
+        """Kill it and release everything."""
+
+
+class MakeBroker(Protocol):
+    """Makes an adapter that is not started. `redeliver_after_s` is how long a member may be silent about a message,
+    `max_topic_bytes` what a topic that it ensures may hold, where the broker can be told so."""
+
+    def __call__(self, url: str, *, name: str, redeliver_after_s: float, max_topic_bytes: int) -> Broker: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of broker: how its adapter is made and, if `Features.server`, how its server is.
+
+    `make_server` is given True for a server that its test may kill and False for one that all tests share.
+    """
+
+    name: str
+    make_broker: MakeBroker
+    make_server: Callable[[bool], Server] | None = None
 
 
 class Harness:
     """Makes brokers of one kind and closes them. For one with a server, all of them share it."""
 
-    def __init__(self, kind: str, server: Server | None) -> None:
+    def __init__(self, kind: Kind, server: Server | None) -> None:
         self.kind = kind
         self._server = server
         self._brokers: list[Broker] = []
@@ -49,15 +75,17 @@ class Harness:
 
     @property
     def features(self) -> Features:
-        return self._make(30.0, TOPIC_BYTES).features
+        return self._make(REDELIVER_AFTER_S, TOPIC_BYTES).features
 
-    def make(self, *, redeliver_after_s: float = 30.0, max_topic_bytes: int = TOPIC_BYTES) -> Broker:
+    def make(self, *, redeliver_after_s: float = REDELIVER_AFTER_S, max_topic_bytes: int = TOPIC_BYTES) -> Broker:
         """A broker that is not started."""
         broker = self._make(redeliver_after_s, max_topic_bytes)
         self._brokers.append(broker)
         return broker
 
-    async def broker(self, *, redeliver_after_s: float = 30.0, max_topic_bytes: int = TOPIC_BYTES) -> Broker:
+    async def broker(
+        self, *, redeliver_after_s: float = REDELIVER_AFTER_S, max_topic_bytes: int = TOPIC_BYTES
+    ) -> Broker:
         """A broker that is connected."""
         broker = self.make(redeliver_after_s=redeliver_after_s, max_topic_bytes=max_topic_bytes)
         await broker.start()
@@ -75,15 +103,10 @@ class Harness:
         await asyncio.gather(*(broker.close() for broker in self._brokers))
 
     def _make(self, redeliver_after_s: float, max_topic_bytes: int) -> Broker:
-        if self.kind == "memory":
-            return MemoryBroker(redeliver_after_s=redeliver_after_s, max_bytes=max_topic_bytes)
-        return NatsBroker(
-            self.server.url, name="conformance", redeliver_after_s=redeliver_after_s, max_topic_bytes=max_topic_bytes
+        url = self._server.url if self._server is not None else ""
+        return self.kind.make_broker(
+            url, name="conformance", redeliver_after_s=redeliver_after_s, max_topic_bytes=max_topic_bytes
         )
-
-
-def nats(server: NatsServer) -> Harness:
-    return Harness("nats", server)
 
 
 def fresh(prefix: str = "topic") -> str:
