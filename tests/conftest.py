@@ -6,6 +6,9 @@ import pytest
 
 pytest.register_assert_rewrite("brokers.conformance")
 
+collect_ignore = ["example_broker"]
+"""A package of its own, which tests/conformance/test_third_party.py installs."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="run each trouble in full instead of a smoke of it")

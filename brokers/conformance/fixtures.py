@@ -14,7 +14,11 @@ import pytest
 from brokers.base import Features
 from brokers.conformance.harness import Harness, Kind, Server, until
 
-__all__ = ["harness", "outage", "own_server", "shared_server"]
+__all__ = ["harness", "outage", "own_server", "pytest_configure", "shared_server"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "features(**wanted): left out for a broker whose Features differ from these")
 
 
 @pytest.fixture(scope="session")
