@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import structlog
 
+from api.inline import InlineBroker
 from api.service import ApiService
 from brokers import open_broker
+from brokers.base import Broker
 from core import program
 from core.lifecycle import serve
 from core.logs import configure
 from core.settings import ApiSettings, load
+from core.store import Store
+from core.work import Work
 from store import open_store
 
 
 async def main() -> None:
     settings = load(ApiSettings)
     configure(settings, service="api")
-    broker = open_broker(settings.broker_url, name="fanrate-api")
-    store = open_store(settings.store_url, settings)
+    store = open_store(settings.store_url, settings, settings.durability)
+    broker = _broker(settings, store)
     try:
-        service = ApiService(broker, store, settings, topic=settings.topic)
+        service = ApiService(broker, store, settings, topic=settings.topic, groups=settings.group_names)
         await serve(service, drain_s=settings.drain_s, started=lambda: _log_start(service))
     finally:
         await broker.close()
         await store.close()
+
+
+def _broker(settings: ApiSettings, store: Store) -> Broker:
+    if settings.dispatch == "inline":
+        return InlineBroker(store, Work(settings.work_s, settings.work_concurrency))
+    return open_broker(settings.broker_url, name="fanrate-api", durability=settings.durability)
 
 
 def _log_start(service: ApiService) -> None:

@@ -24,7 +24,7 @@ import structlog
 
 from brokers.base import Broker
 from core.batches import ENVELOPE_BYTES, KEY_BYTES, VERSION, Batch, Key, encode, rate_bytes
-from core.errors import BrokerError, BrokerFull, MessageTooLarge, Problem, PublishTimeout
+from core.errors import BatchRefused, BrokerError, BrokerFull, MessageTooLarge, Problem, PublishTimeout
 from core.lifecycle import Pauses, Tasks, until
 from core.rates import Rate
 from core.settings import Publishing
@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 PRODUCER_LIFETIME_S = 3600.0
 """A lane takes a new producer id this often, so that the store can forget the old one's bits in one piece."""
+SHORT_LIFETIME_S = 5.0
+"""The same on an at-most-once broker: what was sent and lost turns abandoned when its producer's lease ends."""
 LONGEST_PUBLISH_TIMEOUT_S = 60.0
 
 Waiter = asyncio.Future[Problem | None]
@@ -171,6 +173,13 @@ class Lane:
         """Those to report to the store: the present one, and former ones until their last report is made."""
         return [*self._former, self._producer]
 
+    def renew_producer(self) -> None:
+        """Go on under a new id if it is time. The open batch and those under way keep theirs."""
+        lifetime_s = SHORT_LIFETIME_S if self._broker.features.at_most_once else PRODUCER_LIFETIME_S
+        if self._producer.opened and self._loop.time() - self._producer.born > lifetime_s:
+            self._former.append(self._producer)
+            self._producer = Producer(born=self._loop.time())
+
     def forget(self, reported: Mapping[str, int]) -> None:
         """Drop former producers of which the store knows all that was taken in as confirmed; `reported`: id ->
         confirmed, as the store has it."""
@@ -227,9 +236,7 @@ class Lane:
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-many-rates", detail)
         if self._open is not None:
             self._waiting.append(self._open)
-        if self._loop.time() - self._producer.born > PRODUCER_LIFETIME_S:
-            self._former.append(self._producer)
-            self._producer = Producer(born=self._loop.time())
+        self.renew_producer()
         self._open = Group(self._producer)
         return self._open
 
@@ -268,6 +275,9 @@ class Lane:
             group.fail(_too_large(exc))
             self._refused.append(batch)
             group.producer.confirmed += len(group.rates)
+        except BatchRefused as exc:
+            group.fail(_not_counted(exc))
+            group.producer.confirmed += len(group.rates)
         else:
             self.confirmed += len(group.rates)
             self.batch_sizes.add(len(group.rates))
@@ -281,7 +291,7 @@ class Lane:
             self._leave()
 
     async def _publish_until_confirmed(self, group: Group, body: bytes) -> None:
-        """Raises MessageTooLarge, which no repeating helps."""
+        """Raises MessageTooLarge and BatchRefused, which no repeating helps."""
         timeout_s = self._settings.publish_timeout_s
         pauses = Pauses()
         while True:
@@ -296,7 +306,7 @@ class Lane:
                 self.full = str(exc)
                 group.fail(_full(self.full))
                 error = exc
-            except MessageTooLarge:
+            except (MessageTooLarge, BatchRefused):
                 raise
             except BrokerError as exc:
                 self.ready.clear()
@@ -319,6 +329,10 @@ def _too_large(error: MessageTooLarge) -> Problem:
     return _unavailable(
         "batch-too-large", f"the broker takes no message of this size ({error}); the rate was not counted"
     )
+
+
+def _not_counted(error: BatchRefused) -> Problem:
+    return _unavailable("not-counted", f"the rate was not counted: {error}")
 
 
 def _unavailable(kind: str, detail: str) -> Problem:

@@ -1,5 +1,5 @@
-"""The publisher: what stands between requests and the lane. Bounds what is unconfirmed, keeps the topic ensured,
-answers overdue requests, and reports the lane's producers to the store."""
+"""The publisher: what stands between requests and the lanes, one for each topic. Chooses a lane, bounds what is
+unconfirmed, keeps the topics ensured, answers overdue requests, and reports the lanes' producers to the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from http import HTTPStatus
 import structlog
 from prometheus_client.core import Metric
 
+from api.dispatch import Choose
 from api.lane import Lane, Waiter
 from brokers.base import Broker
 from core.errors import BrokerError, Problem, SettingsError, StoreError
@@ -18,7 +19,7 @@ from core.lifecycle import Deadline, Pauses, Tasks
 from core.rates import Rate
 from core.settings import Publishing
 from core.store import Lease, Store
-from core.telemetry import counter, gauge
+from core.telemetry import Histogram, counter, gauge
 
 log = structlog.get_logger()
 
@@ -32,9 +33,19 @@ class Publisher:
     """A lifecycle service; `join` is its hot path."""
 
     def __init__(
-        self, broker: Broker, store: Store, settings: Publishing, *, topic: str, groups: Sequence[str], max_rates: int
+        self,
+        broker: Broker,
+        store: Store,
+        settings: Publishing,
+        *,
+        topic: str | Sequence[str],
+        groups: Sequence[str],
+        max_rates: int,
+        choose: Choose | None = None,
+        answers_at_once: bool = False,
     ) -> None:
-        """Raises SettingsError when the broker could not take the largest batch."""
+        """`topic` is one, or several among which `choose` chooses. With `answers_at_once` a request is told that it was
+        confirmed as soon as it is taken in. Raises SettingsError when the broker could not take the largest batch."""
         if settings.max_batch_bytes > broker.features.max_message_bytes:
             most = broker.features.max_message_bytes
             raise SettingsError(f"MAX_BATCH_BYTES {settings.max_batch_bytes} is above the broker's {most}")
@@ -45,20 +56,35 @@ class Publisher:
         self._max_batch_bytes = settings.max_batch_bytes
         self._stuck_after_s = settings.confirm_timeout_s
         self._tasks = Tasks()
-        self._lane = Lane(broker, topic, 0, settings, max_rates, self._tasks)
+        topics = [topic] if isinstance(topic, str) else topic
+        self._lanes = [Lane(broker, name, 0, settings, max_rates, self._tasks) for name in topics]
+        self._choose = choose
+        self._answers_at_once = answers_at_once
         self._refused = 0
-        self._not_ensured = "not connected yet"
+        self._not_ensured = dict.fromkeys(topics, "not connected yet")
         self._leases_fail = False
         self._stopping = False
 
     def join(self, rates: list[Rate], identity: str | None = None) -> Waiter:
         """Take `rates` in; see `Lane.join`. Raises Problem 503, with nothing taken in, past the bound, while the broker
         is full, and at the end."""
-        lane = self._lane
-        if lane.unconfirmed + len(rates) > self._bound or lane.full or self._stopping:
+        if self._choose is None:
+            lane = self._lanes[0]
+            unconfirmed = lane.unconfirmed
+        else:
+            lane = self._lanes[self._choose(rates)]
+            unconfirmed = self._unconfirmed
+        if unconfirmed + len(rates) > self._bound or lane.full or self._stopping:
             self._refused += 1
-            raise self._refusal()
-        return lane.join(rates, identity)
+            raise self._refusal(lane)
+        waiter = lane.join(rates, identity)
+        if self._answers_at_once:
+            waiter.set_result(None)
+        return waiter
+
+    @property
+    def _unconfirmed(self) -> int:
+        return sum(lane.unconfirmed for lane in self._lanes)
 
     @property
     def failed(self) -> asyncio.Future[BaseException]:
@@ -68,7 +94,8 @@ class Publisher:
         if len(self._tasks):
             return
         await self._broker.start()
-        self._tasks.spawn("ensure_topic", self._keep_ensured())
+        for lane in self._lanes:
+            self._tasks.spawn(f"ensure_topic {lane.topic}", self._keep_ensured(lane))
         self._tasks.spawn("answer_overdue", self._keep_answering())
         self._tasks.spawn("report_leases", self._keep_reporting())
 
@@ -76,96 +103,119 @@ class Publisher:
         """Wait for the confirms, then report once more."""
         self._stopping = True
         deadline = Deadline(timeout_s)
-        await self._lane.drain(max(0.0, deadline.left_s - LAST_REPORT_S))
+        within_s = max(0.0, deadline.left_s - LAST_REPORT_S)
+        await asyncio.gather(*(lane.drain(within_s) for lane in self._lanes))
         await self.report(LAST_REPORT_S)
 
     async def close(self) -> None:
         self._stopping = True
         await self._tasks.cancel()
-        self._lane.close()
+        for lane in self._lanes:
+            lane.close()
 
     async def report(self, timeout_s: float) -> None:
-        """Report all producers to the store, as well as may be within `timeout_s`."""
-        leases = [Lease(each.id, each.opened, each.confirmed) for each in self._lane.producers()]
-        refused = self._lane.take_refused()
+        """Report all producers to the store, as well as may be within `timeout_s`.
+
+        What an at-most-once broker confirmed is not reported as that: if it never arrives, it is abandoned.
+        """
+        producers = [producer for lane in self._lanes for producer in lane.producers()]
+        confirmed = {each.id: each.confirmed for each in producers}
+        vouched_for = {} if self._broker.features.at_most_once else confirmed
+        leases = [Lease(each.id, each.opened, vouched_for.get(each.id, 0)) for each in producers]
+        refused = [(lane, lane.take_refused()) for lane in self._lanes]
         try:
             async with asyncio.timeout(timeout_s):
                 await self._store.lease(leases)
-                if refused:
-                    await self._store.settle(refused)
+                if batches := [batch for _, taken in refused for batch in taken]:
+                    await self._store.settle(batches)
         except (StoreError, TimeoutError) as exc:
-            self._lane.give_back_refused(refused)
+            for lane, taken in refused:
+                lane.give_back_refused(taken)
             if not self._leases_fail:
                 log.warning("leases_not_reported", error=str(exc) or "no answer")
             self._leases_fail = True
         else:
-            self._lane.forget({lease.producer: lease.confirmed for lease in leases})
+            for lane in self._lanes:
+                lane.forget(confirmed)
             if self._leases_fail:
                 log.info("leases_reported_again")
             self._leases_fail = False
 
     def check(self) -> Check:
-        """Whether a rate sent now would be confirmed, as far as is known."""
+        """Whether a rate sent now would be confirmed, as far as is known, whichever topic it goes to."""
         if self._stopping:
             return Check(False, "stopping")
         if not self._broker.connected:
             return Check(False, "no connection to the broker")
-        if not self._lane.ready.is_set():
-            return Check(False, self._not_ensured)
-        if self._lane.full:
-            return Check(False, f"the broker is full: {self._lane.full}")
-        if (waited_s := self._lane.oldest_s()) > self._stuck_after_s:
-            return Check(False, f"no confirm for {waited_s:.0f} s")
-        return Check(True)
+        wrong = [(lane.topic, said) for lane in self._lanes if (said := self._wrong_with(lane))]
+        named = len(self._lanes) > 1
+        return Check(not wrong, "; ".join(f"{topic}: {said}" if named else said for topic, said in wrong))
 
     def metrics(self) -> Iterator[Metric]:
-        lane = self._lane
-        yield counter("fanrate_confirmed_rates", "Rates that the broker confirmed", lane.confirmed)
-        yield counter("fanrate_publishes_repeated", "Batches published again after an error", lane.resent)
-        yield counter("fanrate_requests_overdue", "Requests answered 503 for want of a confirm in time", lane.timed_out)
+        lanes = self._lanes
+        confirmed = sum(lane.confirmed for lane in lanes)
+        resent = sum(lane.resent for lane in lanes)
+        timed_out = sum(lane.timed_out for lane in lanes)
+        batch_sizes = Histogram.sum_of([lane.batch_sizes for lane in lanes])
+        confirm_times = Histogram.sum_of([lane.confirm_times for lane in lanes])
+        yield counter("fanrate_confirmed_rates", "Rates that the broker confirmed", confirmed)
+        yield counter("fanrate_publishes_repeated", "Batches published again after an error", resent)
+        yield counter("fanrate_requests_overdue", "Requests answered 503 for want of a confirm in time", timed_out)
         yield counter("fanrate_requests_refused", "Requests answered 503 and not taken in", self._refused)
-        yield gauge("fanrate_unconfirmed_rates", "Rates taken in and not confirmed", lane.unconfirmed)
-        yield lane.batch_sizes.family("fanrate_batch_rates", "Rates per confirmed batch")
-        yield lane.confirm_times.family("fanrate_confirm_seconds", "From a batch's first rate to its confirm")
+        yield gauge("fanrate_unconfirmed_rates", "Rates taken in and not confirmed", self._unconfirmed)
+        yield batch_sizes.family("fanrate_batch_rates", "Rates per confirmed batch")
+        yield confirm_times.family("fanrate_confirm_seconds", "From a batch's first rate to its confirm")
 
-    def _refusal(self) -> Problem:
+    def _wrong_with(self, lane: Lane) -> str:
+        if not lane.ready.is_set():
+            return self._not_ensured[lane.topic]
+        if lane.full:
+            return f"the broker is full: {lane.full}"
+        if (waited_s := lane.oldest_s()) > self._stuck_after_s:
+            return f"no confirm for {waited_s:.0f} s"
+        return ""
+
+    def _refusal(self, lane: Lane) -> Problem:
         if self._stopping:
             kind, detail = "stopping", "this replica is going away"
-        elif self._lane.full:
-            kind, detail = "broker-full", f"the broker is full: {self._lane.full}"
+        elif lane.full:
+            kind, detail = "broker-full", f"the broker is full: {lane.full}"
         else:
-            kind, detail = "busy", f"{self._lane.unconfirmed} rates are unconfirmed, at most {self._bound}"
+            kind, detail = "busy", f"{self._unconfirmed} rates are unconfirmed, at most {self._bound}"
         detail += "; the rate was not taken in"
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, kind, detail, headers={"Retry-After": "1"})
 
-    async def _keep_ensured(self) -> None:
+    async def _keep_ensured(self, lane: Lane) -> None:
         """Make the topic exist: at the start, after each loss of the connection, for the server may come back without
         its data, and whenever a publish failed as if the topic were gone."""
         pauses = Pauses()
         while True:
             if not self._broker.connected:
-                self._lane.ready.clear()
-            if self._lane.ready.is_set():
+                lane.ready.clear()
+            if lane.ready.is_set():
                 pauses.reset()
                 await asyncio.sleep(SWEEP_INTERVAL_S)
                 continue
             try:
-                await self._broker.ensure(self._lane.topic, self._groups)
+                await self._broker.ensure(lane.topic, self._groups)
             except BrokerError as exc:
-                if str(exc) != self._not_ensured:
-                    log.warning("topic_not_ensured", topic=self._lane.topic, error=str(exc))
-                self._not_ensured = str(exc)
+                if str(exc) != self._not_ensured[lane.topic]:
+                    log.warning("topic_not_ensured", topic=lane.topic, error=str(exc))
+                self._not_ensured[lane.topic] = str(exc)
                 await pauses.pause()
             else:
-                log.debug("topic_ensured", topic=self._lane.topic)
-                if self._lane.max_bytes < self._max_batch_bytes:
-                    log.warning("broker_takes_less", bytes=self._lane.max_bytes, max_batch_bytes=self._max_batch_bytes)
-                self._lane.ready.set()
+                log.debug("topic_ensured", topic=lane.topic)
+                if lane.max_bytes < self._max_batch_bytes:
+                    log.warning("broker_takes_less", bytes=lane.max_bytes, max_batch_bytes=self._max_batch_bytes)
+                lane.ready.set()
 
     async def _keep_answering(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            self._lane.answer_overdue()
+            for lane in self._lanes:
+                lane.renew_producer()
+                if not self._answers_at_once:
+                    lane.answer_overdue()
 
     async def _keep_reporting(self) -> None:
         while True:

@@ -5,30 +5,55 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import structlog
+
+from api.dispatch import chooser
+from api.inline import InlineBroker
 from api.publisher import Publisher
 from api.routes import Api
 from brokers.base import Broker
 from core import counting
 from core.health import Check, Checks, health_routes, store_check
 from core.http import HttpService
-from core.lifecycle import Deadline
-from core.settings import Replica
+from core.lifecycle import Deadline, first_failure
+from core.settings import Publishing, Replica
 from core.store import Store
 from core.telemetry import Exposition, Source
 
+log = structlog.get_logger()
+
 
 class ApiService:
-    """A lifecycle service over a broker and a store, which it starts but leaves to its owner to close. `metrics` are
-    shown beside its own."""
+    """A lifecycle service over a broker and a store, which it starts but leaves to its owner to close. `groups` are
+    all that read, `metrics` are shown beside its own."""
 
     def __init__(
-        self, broker: Broker, store: Store, settings: Replica, *, topic: str, metrics: Sequence[Source] = ()
+        self,
+        broker: Broker,
+        store: Store,
+        settings: Replica,
+        *,
+        topic: str,
+        groups: Sequence[str] = (counting.GROUP,),
+        metrics: Sequence[Source] = (),
     ) -> None:
         self._store = store
+        self._inline = broker if isinstance(broker, InlineBroker) else None
+        self._may_lose = broker.features.at_most_once or (self._inline is not None and settings.durability == "relaxed")
+        topics = settings.topic_names(topic)
         self._publisher = Publisher(
-            broker, store, settings, topic=topic, groups=[counting.GROUP], max_rates=settings.max_rates
+            broker,
+            store,
+            _publishing(settings),
+            topic=topics,
+            groups=groups,
+            max_rates=settings.max_rates,
+            choose=chooser(settings.topic_choice, len(topics)) if len(topics) > 1 else None,
+            answers_at_once=self._inline is not None and settings.durability == "relaxed",
         )
-        health = health_routes(dict, self._ready, Exposition(self._publisher.metrics, *metrics))
+        self._failed = first_failure(self._publisher, *([self._inline] if self._inline else []))
+        counted = [self._inline.metrics] if self._inline else []
+        health = health_routes(dict, self._ready, Exposition(self._publisher.metrics, *counted, *metrics))
         api = Api(self._publisher, store, settings)
         self._http = HttpService(settings.host, settings.port, api.routes(health), access_log=settings.access_log)
         self._draining = False
@@ -39,12 +64,16 @@ class ApiService:
 
     @property
     def failed(self) -> asyncio.Future[BaseException]:
-        return self._publisher.failed
+        return self._failed
 
     async def start(self) -> None:
         await self._store.start()
         await self._http.start()
         await self._publisher.start()
+        if self._may_lose:
+            log.warning(
+                "at_most_once", meaning="what is answered 200 may be lost, and /opened then counts it abandoned"
+            )
 
     async def drain(self, timeout_s: float) -> None:
         """Stop without a broken connection or a forgotten rate:
@@ -67,6 +96,14 @@ class ApiService:
     async def _ready(self) -> Checks:
         return {
             "publishing": Check(False, "stopping") if self._draining else self._publisher.check(),
-            # Told, but not vital: rates are taken in and confirmed while the store is away, and counted later.
-            "store": await store_check(self._store, vital=False),
+            # Told, but vital only inline: else rates are taken in while the store is away, and counted later.
+            "store": await store_check(self._store, vital=self._inline is not None),
         }
+
+
+def _publishing(settings: Replica) -> Publishing:
+    """Where the replica works on each rate itself, a batch must not wait for the work on another: each leaves at once,
+    and MAX_UNCONFIRMED is the one bound."""
+    if settings.dispatch == "inline" and settings.work_s:
+        return settings.model_copy(update={"max_in_flight": settings.max_unconfirmed})
+    return settings

@@ -6,17 +6,21 @@ dropped, the rest folded and offered again. Two calls, unless another consumer c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from prometheus_client.core import Metric
 
 from core.batches import Batch
 from core.errors import StoreRefused
 from core.fold import cut, fold, without_doubles
 from core.store import Store
+from core.telemetry import counter
 
 GROUP: Final = "counters"
-"""The consumer group whose members count. Publishers ensure it too: nothing is confirmed before it exists."""
+"""The consumer group whose members count, unless GROUPS names another first. Publishers ensure it too: nothing is
+confirmed before it exists."""
 
 MAX_SUBJECTS_PER_CALL: Final = 10_000
 MAX_BYTES_PER_CALL: Final = 1024 * 1024
@@ -40,6 +44,25 @@ class Outcome:
     """Rates of batches or keys counted before."""
     calls: int = 0
     dead: list[Dead] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one service has counted so far: the sum of its outcomes."""
+
+    counted_rates: int = 0
+    repeated_rates: int = 0
+    calls: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        self.counted_rates += outcome.counted_rates
+        self.repeated_rates += outcome.repeated_rates
+        self.calls += outcome.calls
+
+    def metrics(self) -> Iterator[Metric]:
+        yield counter("fanrate_counted_rates", "Rates counted", self.counted_rates)
+        yield counter("fanrate_repeated_rates", "Rates that came again and were not counted again", self.repeated_rates)
+        yield counter("fanrate_store_calls", "Folds offered to the store", self.calls)
 
 
 async def count(store: Store, batches: Iterable[Batch]) -> Outcome:

@@ -10,7 +10,8 @@ FanrateError
 │   ├── BrokerUnavailable    retriable: no connection, or it was lost before the confirm
 │   ├── PublishTimeout       retriable: sent on a live connection, no confirm in time; it may be stored
 │   ├── BrokerFull           retriable: the broker refused, nothing was stored
-│   └── MessageTooLarge      terminal: no retry helps
+│   ├── MessageTooLarge      terminal: no retry helps
+│   └── BatchRefused         terminal: handled without a broker, and the store will not count it
 └── StoreError
     ├── StoreUnavailable     retriable: away, loading, out of memory, read only, or misconfigured
     └── StoreRefused         terminal for this one fold: the data in it or under its keys
@@ -86,6 +87,10 @@ class BrokerFull(BrokerError):
 
 class MessageTooLarge(BrokerError):
     """The message is above `Features.max_message_bytes`; nothing was stored."""
+
+
+class BatchRefused(BrokerError):
+    """Only with DISPATCH=inline: the batch was handled and will not be counted; it is settled as such."""
 
 
 class StoreError(FanrateError):

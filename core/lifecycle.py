@@ -25,11 +25,15 @@ class ServiceFailed(FanrateError):
     """A service came upon a mistake in itself and cannot go on."""
 
 
-class Service(Protocol):
-    """Something with a lifecycle. `failed` is done when it cannot go on, which only a mistake in it causes."""
+class Failing(Protocol):
+    """`failed` is done when it cannot go on, which only a mistake in it causes."""
 
     @property
     def failed(self) -> asyncio.Future[BaseException]: ...
+
+
+class Service(Failing, Protocol):
+    """Something with a lifecycle."""
 
     async def start(self) -> None: ...
 
@@ -74,6 +78,19 @@ class Tasks:
         log.error("task_failed", task=task.get_name(), exc_info=error)
         if not self.failed.done():
             self.failed.set_result(error)
+
+
+def first_failure(*services: Failing) -> asyncio.Future[BaseException]:
+    """Done when the first of several services has failed: the `failed` of a service that is made of them."""
+    first: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def note(failed: asyncio.Future[BaseException]) -> None:
+        if not failed.cancelled() and not first.done():
+            first.set_result(failed.result())
+
+    for service in services:
+        service.failed.add_done_callback(note)
+    return first
 
 
 def on_signals(stop: asyncio.Event) -> None:

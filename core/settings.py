@@ -6,7 +6,8 @@ Each class is a section; a service's settings are made of the sections it needs,
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Final, Literal, Self, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -21,7 +22,12 @@ Durability = Literal["relaxed", "confirmed", "fsync"]
 Dispatch = Literal["group", "topics", "inline"]
 TopicChoice = Literal["round_robin", "random", "hash"]
 
+LONGEST_WORK_S: Final = 25 * 60.0
+"""The longest that the work on one batch may take: RabbitMQ takes a message back after 30 minutes."""
+
 _TEN_YEARS_S = 10 * 365 * 86_400.0
+_NAMES = r"^[A-Za-z0-9_-]{1,64}(,[A-Za-z0-9_-]{1,64})*$"
+_NUMBERS = r"^([0-9]{1,2}(,[0-9]{1,2})*)?$"
 
 
 def _one_shard(shards: int) -> int:
@@ -41,11 +47,77 @@ class Logging(Section):
     log_format: Literal["console", "json"] = Field("console", description="how a log line is written")
 
 
-class Topology(Section):
+class Dispatching(Section):
+    """How rates come to be counted."""
+
+    dispatch: Dispatch = Field(
+        "group", description="through one topic, through several, or inline: counted by the replica, without a broker"
+    )
+    durability: Durability = Field("confirmed", description="what a 200 is worth: docs/delivery.md")
+    topics: int = Field(3, ge=1, le=64, description="with DISPATCH=topics: how many there are, TOPIC_1 and so on")
+    topic_choice: TopicChoice = Field("round_robin", description="with DISPATCH=topics: which one a request goes to")
+
+    def topic_names(self, topic: str) -> list[str]:
+        """The topics that batches are published to, where TOPIC is `topic`."""
+        if self.dispatch != "topics":
+            return [topic]
+        return [f"{topic}_{number}" for number in range(1, self.topics + 1)]
+
+
+class Batching(Section):
+    max_rates: int = Field(10_000, ge=1, le=10_000, description="most rates in one request and in one batch")
+
+
+class Working(Batching):
+    """How long the handling of a rate takes, as a real handler's would."""
+
+    work_s: float = Field(0.0, ge=0, le=60, description="how long the handling of each rate takes, seconds")
+    work_concurrency: int = Field(1, ge=1, le=10_000, description="rates handled at a time, per process")
+
+    @model_validator(mode="after")
+    def _check_work(self) -> Self:
+        longest_s = self.max_rates * self.work_s / self.work_concurrency
+        if longest_s > LONGEST_WORK_S:
+            raise ValueError(
+                f"MAX_RATES {self.max_rates} x WORK_S {self.work_s:g} / WORK_CONCURRENCY {self.work_concurrency}: "
+                f"a batch would take {longest_s:.0f} s, at most {LONGEST_WORK_S:.0f} s; make MAX_RATES smaller"
+            )
+        return self
+
+
+class Topology(Dispatching):
+    """Where the service's broker and store are, and what it calls its own there."""
+
     broker_url: str = Field("nats://127.0.0.1:4222", description="the message broker, nats://HOST:PORT")
     store_url: str = Field("redis://127.0.0.1:6379/0", description="the Redis that counts, redis://HOST:PORT/DB")
     topic: str = Field("rates", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="topic that rates are published to")
+    groups: str = Field(
+        "counters", pattern=_NAMES, description="consumer groups, comma separated; the first is the one that counts"
+    )
     shards: Annotated[int, AfterValidator(_one_shard)] = Field(1, description="store shards; only 1 is supported")
+
+    @property
+    def group_names(self) -> list[str]:
+        """The counting group first."""
+        return self.groups.split(",")
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if len(set(self.group_names)) < len(self.group_names):
+            raise ValueError(f"GROUPS {self.groups} names a group twice")
+        return self
+
+    @model_validator(mode="after")
+    def _check_addresses(self) -> Self:
+        """A broker and a store in one Redis would share its memory bound, its eviction policy and its fate."""
+        if self.dispatch == "inline" or urlsplit(self.broker_url).scheme != "redis":
+            return self
+        if _redis_address(self.broker_url) == _redis_address(self.store_url):
+            raise ValueError(
+                f"BROKER_URL {self.broker_url} and STORE_URL {self.store_url}: one address for both is refused; the "
+                "broker needs a Redis of its own"
+            )
+        return self
 
 
 class Listening(Section):
@@ -54,12 +126,11 @@ class Listening(Section):
     access_log: bool = Field(False, description="log every request; halves the throughput")
 
 
-class Intake(Section):
+class Intake(Batching):
     """What a request may hold."""
 
     rate_min: int = Field(0, ge=-LARGEST_RATE, le=LARGEST_RATE, description="smallest rate taken in")
     rate_max: int = Field(100, ge=-LARGEST_RATE, le=LARGEST_RATE, description="largest rate taken in")
-    max_rates: int = Field(10_000, ge=1, le=10_000, description="most rates in one request and in one batch")
 
     @property
     def rate_range(self) -> RateRange:
@@ -105,7 +176,7 @@ class Draining(Section):
     drain_s: float = Field(8.0, ge=0, le=600, description="most time from SIGTERM to the end, seconds")
 
 
-class Replica(Listening, Intake, Publishing):
+class Replica(Listening, Intake, Publishing, Dispatching, Working):
     """What one replica of the API needs beyond its broker and store."""
 
     @model_validator(mode="after")
@@ -119,15 +190,59 @@ class ApiSettings(Replica, Topology, Keeping, Draining, Logging):
     """`python -m api`."""
 
 
-class ProcessSettings(Topology, Keeping, Draining, Logging):
+class ProcessSettings(Topology, Working, Keeping, Draining, Logging):
     """`python -m process`."""
 
     host: str = Field("127.0.0.1", description="address that health and metrics listen on")
     health_port: int = Field(8081, ge=0, le=65535, description="port of health and metrics; 0 takes a free one")
+    group: str = Field(
+        "", pattern=r"^[A-Za-z0-9_-]{0,64}$", description="the group it joins; empty: the first of GROUPS"
+    )
+    read_topics: str = Field(
+        "", pattern=_NUMBERS, description="with DISPATCH=topics: numbers of those it reads, comma separated; empty: all"
+    )
+
+    @property
+    def group_name(self) -> str:
+        return self.group or self.group_names[0]
+
+    @property
+    def read_topic_names(self) -> list[str]:
+        """The topics that this process reads, each once."""
+        topics = self.topic_names(self.topic)
+        return [topics[number - 1] for number in self._read_numbers] if self.read_topics else topics
+
+    @property
+    def _read_numbers(self) -> list[int]:
+        return sorted({int(number) for number in self.read_topics.split(",")}) if self.read_topics else []
+
+    @model_validator(mode="after")
+    def _check_dispatch(self) -> Self:
+        if self.dispatch == "inline":
+            raise ValueError(
+                "DISPATCH=inline: the replicas count by themselves, there is nothing for a process to read"
+            )
+        if self.read_topics and self.dispatch != "topics":
+            raise ValueError(f"READ_TOPICS {self.read_topics}: only with DISPATCH=topics")
+        if any(not 1 <= number <= self.topics for number in self._read_numbers):
+            raise ValueError(f"READ_TOPICS {self.read_topics}: the topics are 1 to {self.topics}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if self.group_name not in self.group_names:
+            raise ValueError(f"GROUP {self.group} is not one of GROUPS {self.groups}")
+        return self
 
 
 class EmbeddedSettings(Replica, Keeping, Draining, Logging):
     """`python -m stack run`."""
+
+    @model_validator(mode="after")
+    def _check_durability(self) -> Self:
+        if self.durability == "fsync":
+            raise ValueError("DURABILITY=fsync: the embedded service keeps nothing on disk")
+        return self
 
 
 _S = TypeVar("_S", bound=Section)
@@ -153,6 +268,13 @@ def describe(section: type[Section]) -> str:
     return "\n".join(
         f"  {name.upper():<{width}}  {field.description}{_values(field)} [{field.default}]" for name, field in fields
     )
+
+
+def _redis_address(url: str) -> tuple[str, int]:
+    """Host and port; raises ValueError where the port is none."""
+    parts = urlsplit(url)
+    host = parts.hostname or "localhost"
+    return "127.0.0.1" if host == "localhost" else host, parts.port or 6379
 
 
 def _values(field: FieldInfo) -> str:

@@ -6,8 +6,9 @@ docs/http.md lists the names. Nothing here costs a request anything.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
+from operator import add
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
@@ -26,18 +27,27 @@ class Histogram:
     """How often values fell below each bound; `bounds` ascend."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
 
     def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    @classmethod
+    def sum_of(cls, histograms: Sequence[Histogram]) -> Histogram:
+        """All values of `histograms`, which have the same bounds, in one."""
+        total = cls(histograms[0].bounds)
+        for each in histograms:
+            total.counts = list(map(add, total.counts, each.counts))
+            total.sum += each.sum
+        return total
 
     def family(self, name: str, text: str) -> Metric:
-        names = [*map(str, self._bounds), "+Inf"]
-        buckets = list(zip(names, accumulate(map(float, self._counts)), strict=True))
-        return HistogramMetricFamily(name, text, buckets=buckets, sum_value=self._sum)
+        names = [*map(str, self.bounds), "+Inf"]
+        buckets = list(zip(names, accumulate(map(float, self.counts)), strict=True))
+        return HistogramMetricFamily(name, text, buckets=buckets, sum_value=self.sum)
 
 
 def counter(name: str, text: str, value: float) -> Metric:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -54,13 +54,15 @@ async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
                 yield unearth(bury(message.body, dead_topic(topic), "malformed", str(exc), max_message_bytes=limit))
 
 
-async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
-    """Publish the dead letters of `topic` again as they were, and remove them.
+async def redrive(broker: Broker, topic: str, *, expired: bool, topics: Sequence[str] = ()) -> Redriven:
+    """Publish the dead letters of `topic` again as they were, each to the one of `topics` (by default `topic` alone)
+    that it came from, or to the first if that is read no more; and remove them.
 
     Cut ones stay. Expired ones stay too unless `expired`: they then go under a new identity and may count twice. One
     that comes back as a dead letter stays: what was wrong with it still is. A letter is removed only after its message
     was confirmed. At most MOST_LETTERS are read. Raises BrokerError, after which a further call goes on.
     """
+    topics = topics or [topic]
     redriven = Redriven()
     sent: set[str] = set()
     async with _member(broker, topic) as subscription:
@@ -78,7 +80,7 @@ async def redrive(broker: Broker, topic: str, *, expired: bool) -> Redriven:
                 redriven.expired += 1
             else:
                 body = _under_a_new_identity(letter.body()) if letter.reason == "expired" else letter.body()
-                await broker.publish(topic, body, PUBLISH_TIMEOUT_S)
+                await broker.publish(letter.topic if letter.topic in topics else topics[0], body, PUBLISH_TIMEOUT_S)
                 await subscription.acknowledge([message])
                 sent.add(letter.sha256)
                 redriven.sent += 1

@@ -1,16 +1,15 @@
-"""One counting process: the consumer, and its health on an address of its own."""
+"""One process: a membership of a group, and its health on an address of its own."""
 
 from __future__ import annotations
 
 import asyncio
 
-from brokers.base import Broker
 from core.health import Checks, health_routes, store_check
 from core.http import HttpService, Routes
 from core.settings import Keeping
 from core.store import Store
 from core.telemetry import Exposition
-from process.consumer import Consumer
+from process.membership import Membership
 
 
 def oldest_allowed_s(keeping: Keeping) -> float:
@@ -19,14 +18,12 @@ def oldest_allowed_s(keeping: Keeping) -> float:
 
 
 class ProcessService:
-    """A lifecycle service over a broker and a store, which it starts but leaves to its owner to close."""
+    """A lifecycle service over one membership of a group. `store` is what it needs to do its work, if it needs one."""
 
-    def __init__(
-        self, broker: Broker, store: Store, keeping: Keeping, *, topic: str, host: str, health_port: int
-    ) -> None:
+    def __init__(self, membership: Membership, *, host: str, health_port: int, store: Store | None = None) -> None:
+        self._membership = membership
         self._store = store
-        self._consumer = Consumer(broker, store, topic=topic, oldest_allowed_s=oldest_allowed_s(keeping))
-        routes = health_routes(self._consumer.alive, self._ready, Exposition(self._consumer.metrics))
+        routes = health_routes(membership.alive, self._ready, Exposition(membership.metrics))
         self._http = HttpService(host, health_port, Routes(exact=routes, under={}), port_setting="HEALTH_PORT")
 
     @property
@@ -35,18 +32,19 @@ class ProcessService:
 
     @property
     def failed(self) -> asyncio.Future[BaseException]:
-        return self._consumer.failed
+        return self._membership.failed
 
     async def start(self) -> None:
         await self._http.start()
-        await self._consumer.start()
+        await self._membership.start()
 
     async def drain(self, timeout_s: float) -> None:
-        await self._consumer.drain(timeout_s)
+        await self._membership.drain(timeout_s)
 
     async def close(self) -> None:
-        await self._consumer.close()
+        await self._membership.close()
         await self._http.close()
 
     async def _ready(self) -> Checks:
-        return {"consumer": self._consumer.check(), "store": await store_check(self._store, vital=True)}
+        consumer = {"consumer": self._membership.check()}
+        return {**consumer, "store": await store_check(self._store, vital=True)} if self._store else consumer

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+from api.inline import InlineBroker
 from api.service import ApiService
+from brokers.base import Broker
 from brokers.memory import MemoryBroker
 from core import counting, program
-from core.lifecycle import Deadline, serve, until
+from core.lifecycle import Deadline, first_failure, serve, until
 from core.logs import configure
 from core.settings import EmbeddedSettings, load
+from core.work import Work
 from process.consumer import Consumer
+from process.reader import Reading
 from process.service import oldest_allowed_s
 from store.memory import MemoryStore
 
@@ -28,16 +32,30 @@ Ctrl-C stops it."""
 
 
 class EmbeddedService:
-    """A lifecycle service: the same parts as a real topology, wired to a broker and a store in memory."""
+    """A lifecycle service: the same parts as a real topology, wired to a broker and a store in memory. With
+    DISPATCH=inline there is neither queue nor consumer."""
 
     def __init__(self, settings: EmbeddedSettings) -> None:
-        self._broker = MemoryBroker()
         self._store = MemoryStore(horizon_s=settings.horizon_s, idempotency_s=settings.idempotency_s)
-        self._consumer = Consumer(self._broker, self._store, topic=_TOPIC, oldest_allowed_s=oldest_allowed_s(settings))
-        self._api = ApiService(self._broker, self._store, settings, topic=_TOPIC, metrics=[self._consumer.metrics])
-        self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        for part in (self._api, self._consumer):
-            part.failed.add_done_callback(self._fail)
+        self._topics = settings.topic_names(_TOPIC)
+        self._queue: MemoryBroker | None = None
+        self._consumer: Consumer | None = None
+        work = Work(settings.work_s, settings.work_concurrency)
+        if settings.dispatch == "inline":
+            self._broker: Broker = InlineBroker(self._store, work)
+        else:
+            self._broker = self._queue = MemoryBroker()
+            self._consumer = Consumer(
+                self._queue,
+                self._store,
+                topic=_TOPIC,
+                oldest_allowed_s=oldest_allowed_s(settings),
+                reading=Reading(self._topics, [counting.GROUP], counting.GROUP),
+                work=work,
+            )
+        metrics = [self._consumer.metrics] if self._consumer else []
+        self._api = ApiService(self._broker, self._store, settings, topic=_TOPIC, metrics=metrics)
+        self._failed = first_failure(self._api, *([self._consumer] if self._consumer else []))
 
     @property
     def url(self) -> str:
@@ -49,24 +67,26 @@ class EmbeddedService:
 
     async def start(self) -> None:
         await self._api.start()
-        await self._consumer.start()
+        if self._consumer:
+            await self._consumer.start()
 
     async def drain(self, timeout_s: float) -> None:
         """The API first, then the queue empties, then the consumer."""
         deadline = Deadline(timeout_s)
         await self._api.drain(deadline.left_s)
-        await until(lambda: not self._broker.unread(_TOPIC, counting.GROUP), deadline.left_s)
-        await self._consumer.drain(deadline.left_s)
+        if self._consumer:
+            await until(self._all_read, deadline.left_s)
+            await self._consumer.drain(deadline.left_s)
 
     async def close(self) -> None:
         await self._api.close()
-        await self._consumer.close()
+        if self._consumer:
+            await self._consumer.close()
         await self._broker.close()
         await self._store.close()
 
-    def _fail(self, part: asyncio.Future[BaseException]) -> None:
-        if not part.cancelled() and not self._failed.done():
-            self._failed.set_result(part.result())
+    def _all_read(self) -> bool:
+        return self._queue is None or not any(self._queue.unread(topic, counting.GROUP) for topic in self._topics)
 
 
 async def _main() -> None:

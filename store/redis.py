@@ -30,6 +30,7 @@ from redis.commands.core import AsyncScript
 from core.batches import Batch
 from core.errors import SettingsError, StoreRefused, StoreUnavailable
 from core.fold import ALL, MINUTE_S, Fold
+from core.settings import Durability
 from core.store import LEASE_S, MINUTES_KEPT, Applied, Lease, Opened, Ranked, Summary
 
 log = structlog.get_logger()
@@ -39,6 +40,13 @@ ANSWER_TIMEOUT_S: Final = 5.0
 """How long one call may take; a fold takes milliseconds."""
 CONNECT_TIMEOUT_S: Final = 2.0
 SKEW_LOGGED_S: Final = 60.0
+
+_FSYNCS: Final[dict[Durability, tuple[str, ...]]] = {
+    "relaxed": ("everysec", "always"),
+    "confirmed": ("always",),
+    "fsync": ("always",),
+}
+"""What appendfsync may be: with everysec a killed Redis forgets counts of its last second, whose messages are gone."""
 
 _PREFIX: Final = "fanrate:{0}:"
 _REFUSALS: Final = ("REFUSED", "WRONGTYPE", "user_script:")
@@ -56,8 +64,11 @@ class _Connection(redis.asyncio.Connection):
 class RedisStore:
     """The port, on one Redis."""
 
-    def __init__(self, url: str, *, horizon_s: float, idempotency_s: float) -> None:
+    def __init__(
+        self, url: str, *, horizon_s: float, idempotency_s: float, durability: Durability = "confirmed"
+    ) -> None:
         """Raises SettingsError if `url` is not one."""
+        self._fsyncs = _FSYNCS[durability]
         self._horizon_ms = int(horizon_s * 1000)
         self._idempotency_ms = int(idempotency_s * 1000)
         self._skew_logged = False
@@ -95,8 +106,9 @@ class RedisStore:
                 settings = await _answer(self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy"))
             except (exceptions.NoPermissionError, exceptions.ResponseError):
                 return
-        if settings.get("appendonly") != "yes" or settings.get("appendfsync") != "always":
-            raise StoreUnavailable("Redis may forget what it counted: set appendonly yes and appendfsync always")
+        if settings.get("appendonly") != "yes" or settings.get("appendfsync") not in self._fsyncs:
+            wanted = " or ".join(self._fsyncs)
+            raise StoreUnavailable(f"Redis may forget what it counted: set appendonly yes and appendfsync {wanted}")
         if settings.get("maxmemory-policy") != "noeviction":
             raise StoreUnavailable("Redis may evict what it counted: set maxmemory-policy noeviction")
 

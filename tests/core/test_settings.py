@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -43,6 +44,16 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TOPIC", "a b"),
         ("TOPIC", "a.b"),
         ("DRAIN_S", "soon"),
+        ("DISPATCH", "all"),
+        ("DURABILITY", "some"),
+        ("TOPICS", "0"),
+        ("TOPICS", "65"),
+        ("TOPIC_CHOICE", "best"),
+        ("GROUPS", "counters,"),
+        ("GROUPS", "counters,au dit"),
+        ("GROUPS", "counters,audit,counters"),
+        ("WORK_S", "-1"),
+        ("WORK_CONCURRENCY", "0"),
     ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -62,6 +73,81 @@ def test_settings_cannot_be_changed() -> None:
     settings = load(EmbeddedSettings)
     with pytest.raises(ValidationError):
         settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"GROUP": "audit"}, "GROUP audit is not one of GROUPS counters"),
+        ({"GROUPS": "audit,b", "GROUP": "counters"}, "GROUP counters is not one of GROUPS audit,b"),
+        ({"READ_TOPICS": "1"}, "READ_TOPICS 1: only with DISPATCH=topics"),
+        ({"READ_TOPICS": "1,4", "DISPATCH": "topics"}, "READ_TOPICS 1,4: the topics are 1 to 3"),
+        ({"READ_TOPICS": "0", "DISPATCH": "topics"}, "READ_TOPICS 0: the topics are 1 to 3"),
+        ({"READ_TOPICS": "1,,2", "DISPATCH": "topics"}, "READ_TOPICS"),
+        ({"DISPATCH": "inline"}, "DISPATCH=inline"),
+        ({"WORK_S": "1"}, "10000 s, at most 1500 s"),
+        ({"WORK_S": "1", "MAX_RATES": "1501"}, "MAX_RATES 1501 x WORK_S 1 / WORK_CONCURRENCY 1"),
+    ],
+)
+def test_settings_of_a_process_that_contradict_each_other(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], said: str
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        load(ProcessSettings)
+
+
+def test_the_longest_work_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORK_S": "1", "MAX_RATES": "6000", "WORK_CONCURRENCY": "4"}.items():
+        monkeypatch.setenv(name, value)
+    for section in (ApiSettings, ProcessSettings, EmbeddedSettings):
+        assert load(section).work_s == 1
+
+
+@pytest.mark.parametrize(
+    ("broker_url", "store_url", "same"),
+    [
+        ("redis://127.0.0.1:6379/1", "redis://127.0.0.1:6379/0", True),
+        ("redis://127.0.0.1", "redis://127.0.0.1:6379/0", True),
+        ("redis://localhost:6380", "redis://127.0.0.1:6380/3", True),
+        ("redis://LOCALHOST", "redis://user:secret@localhost/2", True),
+        ("redis://127.0.0.1:6380/0", "redis://127.0.0.1:6379/0", False),
+        ("redis://127.0.0.2:6379/0", "redis://127.0.0.1:6379/0", False),
+        ("nats://127.0.0.1:6379", "redis://127.0.0.1:6379/0", False),
+    ],
+)
+def test_one_redis_for_both_is_refused(
+    monkeypatch: pytest.MonkeyPatch, broker_url: str, store_url: str, same: bool
+) -> None:
+    monkeypatch.setenv("BROKER_URL", broker_url)
+    monkeypatch.setenv("STORE_URL", store_url)
+    for section in (ApiSettings, ProcessSettings):
+        if same:
+            with pytest.raises(SettingsError, match="one address for both is refused"):
+                load(section)
+        else:
+            assert load(section).broker_url == broker_url
+
+
+def test_topics_and_groups_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(ProcessSettings)
+    assert (settings.group_name, settings.read_topic_names) == ("counters", ["rates"])
+    for name, value in {"DISPATCH": "topics", "TOPICS": "12", "GROUPS": "one,two", "TOPIC": "t"}.items():
+        monkeypatch.setenv(name, value)
+    settings = load(ProcessSettings)
+    assert (settings.group_name, settings.group_names) == ("one", ["one", "two"])
+    assert settings.read_topic_names == [f"t_{number}" for number in range(1, 13)]
+    monkeypatch.setenv("READ_TOPICS", "12,2,2")
+    monkeypatch.setenv("GROUP", "two")
+    settings = load(ProcessSettings)
+    assert (settings.group_name, settings.read_topic_names) == ("two", ["t_2", "t_12"])
+
+
+def test_the_embedded_service_keeps_nothing_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DURABILITY", "fsync")
+    with pytest.raises(SettingsError, match="DURABILITY=fsync"):
+        load(EmbeddedSettings)
 
 
 @pytest.mark.parametrize("section", [ApiSettings, ProcessSettings, EmbeddedSettings])
@@ -102,3 +188,29 @@ def test_a_batch_larger_than_the_broker_takes_is_refused_at_the_start() -> None:
     )
     assert done.returncode == 2
     assert "MAX_BATCH_BYTES" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "said"),
+    [
+        ([], {"DISPATCH": "inline"}, "DISPATCH=inline"),
+        (["dead"], {"DISPATCH": "inline"}, "DISPATCH=inline"),
+        ([], {"GROUPS": "counters,audit", "GROUP": "audit"}, "only counters, the first of GROUPS, counts"),
+        (["--sink", "audit", "--file", "a.ndjson"], {}, "GROUPS=counters,audit GROUP=audit"),
+        (["--sink", "audit", "--file", "a.ndjson"], {"GROUPS": "counters,audit"}, "GROUP=audit"),
+        (["--sink", "audit"], {"GROUPS": "counters,audit", "GROUP": "audit"}, "--file FILE"),
+        (["--file", "a.ndjson"], {}, "--sink audit"),
+        (
+            ["--sink", "audit", "--file", "/nowhere/a.ndjson"],
+            {"GROUPS": "counters,audit", "GROUP": "audit"},
+            "/nowhere/a.ndjson: No such file",
+        ),
+    ],
+)
+def test_a_process_in_the_wrong_group(arguments: list[str], env: dict[str, str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "process", *arguments], env=env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -11,7 +11,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-import process.consumer
+import process.membership
+import process.reader
 from brokers.memory import MemoryBroker
 from core import counting
 from core.batches import Batch, encode
@@ -112,8 +113,8 @@ async def setting(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setting]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop should turn several times in what is called a hang."""
-    monkeypatch.setattr(process.consumer, "FETCH_WAIT_S", 0.05)
-    monkeypatch.setattr(process.consumer, "STALLED_AFTER_S", 0.3)
+    monkeypatch.setattr(process.reader, "FETCH_WAIT_S", 0.05)
+    monkeypatch.setattr(process.membership, "STALLED_AFTER_S", 0.3)
 
 
 def batch(subject: str = "film", *, age_s: float = 0.0, rates: int = 1, **changes: object) -> Batch:
