@@ -16,7 +16,13 @@ from core.settings import Durability
 ENTRY_POINTS: Final = "fanrate.brokers"
 """The entry point group: a name is a URL scheme, a value an `Adapter`."""
 
-_ADAPTERS: Final = {"nats": "brokers.nats:NatsBroker"}
+_ADAPTERS: Final = {
+    "amqp": "brokers.rabbit:RabbitBroker",
+    "kafka": "brokers.kafka:KafkaBroker",
+    "nats": "brokers.nats:NatsBroker",
+    "nats+core": "brokers.nats_core:NatsCoreBroker",
+    "redis": "brokers.redis_streams:RedisBroker",
+}
 
 
 class Adapter(Protocol):

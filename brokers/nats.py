@@ -1,8 +1,9 @@
 """NATS JetStream: one stream per topic, one durable pull consumer per group.
 
-Confirmed means stored by the stream. Nothing is lost between confirm and acknowledgement because the stream keeps a
-message until every durable has acknowledged it (interest), refuses new ones when full (discard new) and has its
-durables before its first message.
+Confirmed means stored by the stream: in the server's memory (`relaxed`), in its file (`confirmed`), or in its file by a
+server that syncs each message (`fsync`; whether its `sync_interval` is `always` a server tells on its monitoring port
+only). Nothing is lost between confirm and acknowledgement because the stream keeps a message until every durable has
+acknowledged it (interest), refuses new ones when full (discard new) and has its durables before its first message.
 
 Each connection is a `Link` of its own and replaced as a whole, so that nothing sent on one is repeated on the next, and
 no late acknowledgement reaches a stream that was lost and made anew.
@@ -15,14 +16,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
-import structlog
 from nats.aio.msg import Msg
 
 from brokers.base import Features
-from brokers.nats_link import NO_RESPONDERS, RETRY_S, Link, status
+from brokers.nats_link import NO_RESPONDERS, Keeper, Link, status
 from brokers.nats_pull import NatsSubscription
 from core.errors import (
     BrokerError,
@@ -30,11 +29,8 @@ from core.errors import (
     BrokerUnavailable,
     MessageTooLarge,
     PublishTimeout,
-    SettingsError,
 )
 from core.settings import Durability
-
-log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES: Final = 2**20
 MAX_UNACKNOWLEDGED: Final = 8192
@@ -51,12 +47,19 @@ _TOO_LARGE = 10054
 _WITHOUT_LOSS: Final[dict[str, object]] = {
     "retention": "interest",
     "discard": "new",
-    "storage": "file",
     "max_age": 0,
     "max_msgs_per_subject": -1,
     "no_ack": False,
 }
 """Stream settings that must be so; any other value loses, expires or never frees messages."""
+_STORAGES: Final[dict[Durability, tuple[str, ...]]] = {
+    "relaxed": ("memory", "file"),
+    "confirmed": ("file",),
+    "fsync": ("file",),
+}
+"""Where a stream may keep its messages; a new one does in the first."""
+_SYNCS_FROM: Final = (2, 10)
+"""The first version of the server that knows `sync_interval: always`."""
 
 
 class _ErrorAnswer(msgspec.Struct):
@@ -91,17 +94,12 @@ class NatsBroker:
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._address = _address(url)
-        self._url = url
-        self._name = name
+        self._keeper = Keeper(url, name, self._use)
         self._durability = durability
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES, replays=True)
-        self._link: Link | None = None
-        self._keeper: asyncio.Task[None] | None = None
         self._subscriptions: set[NatsSubscription] = set()
-        self._closed = False
 
     @property
     def features(self) -> Features:
@@ -109,18 +107,19 @@ class NatsBroker:
 
     @property
     def connected(self) -> bool:
-        return not self._closed and self._link is not None and self._link.up
+        return self._keeper.connected
 
     async def start(self) -> None:
-        self._check_open()
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._stay_connected(), name=f"nats {self._address}")
+        self._keeper.start()
 
     async def ensure(self, topic: str, groups: Sequence[str]) -> None:
         """A new stream takes nothing in until its groups stand: interest retention throws away what nobody reads. So it
         is made on a subject that nobody publishes to, and given the topic's at the end."""
+        if self._durability == "fsync":
+            _check_syncs(self.link().server_version)
         stream = {
             **_WITHOUT_LOSS,
+            "storage": _STORAGES[self._durability][0],
             "name": topic,
             "subjects": [_unfinished(topic)],
             "max_bytes": self._max_topic_bytes,
@@ -131,7 +130,7 @@ class NatsBroker:
         if answer.error is not None and answer.error.err_code == _STREAM_EXISTS:
             answer = await self._request(f"STREAM.INFO.{topic}")
         _raise_error(answer, f"topic {topic!r}")
-        _check_stream(topic, answer.config)
+        _check_stream(topic, answer.config, self._durability)
         for group in groups:
             await self._ensure_group(topic, group)
         if topic not in answer.config["subjects"]:
@@ -169,24 +168,13 @@ class NatsBroker:
         return subscription
 
     async def close(self) -> None:
-        self._closed = True
-        if self._link is not None:
-            self._link.fail("closed")
+        self._keeper.end()
         await asyncio.gather(*(subscription.close() for subscription in list(self._subscriptions)))
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        await self._keeper.close()
 
     def link(self) -> Link:
         """The connection; raises BrokerUnavailable while there is none."""
-        self._check_open()
-        if self._link is None or not self._link.up:
-            raise BrokerUnavailable(f"no connection to {self._address}")
-        return self._link
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BrokerUnavailable("closed")
+        return self._keeper.link()
 
     async def _ensure_group(self, topic: str, group: str) -> None:
         durable = {
@@ -215,48 +203,18 @@ class NatsBroker:
         except TimeoutError as exc:
             raise BrokerUnavailable(f"no answer within {_REQUEST_TIMEOUT_S} s") from exc
 
-    async def _stay_connected(self) -> None:
-        while not self._closed:
-            link = Link()
-            try:
-                await link.open(self._url, self._name)
-                self._use(link)
-                await link.until_lost()
-                log.warning("broker_lost", broker=self._address)
-            except Exception as exc:  # whatever the library raises, the next try may succeed
-                log.warning("broker_connect_failed", broker=self._address, error=repr(exc))
-            finally:
-                self._link = None
-                await link.close()
-            await asyncio.sleep(RETRY_S)
-
     def _limit_message_bytes(self, limit: int) -> None:
         if limit >= 0:
             most = min(self._features.max_message_bytes, limit)
             self._features = replace(self._features, max_message_bytes=most)
 
     def _use(self, link: Link) -> None:
-        self._check_open()
         self._limit_message_bytes(link.client.max_payload)
-        self._link = link
-        log.info("broker_connected", broker=self._address)
 
 
 def _unfinished(topic: str) -> str:
     """The subject of a stream whose groups are not made yet."""
     return f"_UNFINISHED.{topic}"
-
-
-def _address(url: str) -> str:
-    """Host and port, for people: a URL may hold a password."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 4222
-    except ValueError as exc:
-        raise SettingsError(f"BROKER_URL: {exc}") from exc
-    if not host:
-        raise SettingsError("BROKER_URL: names no host")
-    return f"{host}:{port}"
 
 
 def _decode(message: Msg) -> _Answer:
@@ -277,10 +235,25 @@ def _raise_error(answer: _Answer, what: str) -> None:
     raise BrokerError(f"{what}: {error.description} ({error.err_code})")
 
 
-def _check_stream(topic: str, config: dict[str, Any]) -> None:
+def _check_syncs(version: tuple[int, int]) -> None:
+    if version < _SYNCS_FROM:
+        found, wanted = (".".join(map(str, numbers)) for numbers in (version, _SYNCS_FROM))
+        raise BrokerError(
+            f"nats-server {found} has no sync_interval=always, which durability fsync needs: {wanted} has"
+        )
+
+
+def _check_stream(topic: str, config: dict[str, Any], durability: Durability) -> None:
     if not {topic, _unfinished(topic)} & set(config.get("subjects", [])):
         raise BrokerError(f"topic {topic!r}: the stream of that name has subjects={config.get('subjects')}")
-    for setting, wanted in _WITHOUT_LOSS.items():
-        found = config.get(setting, wanted)
-        if found != wanted:
-            raise BrokerError(f"topic {topic!r}: {setting}={found!r} could lose messages, must be {wanted!r}")
+    allowed: dict[str, tuple[object, ...]] = {setting: (wanted,) for setting, wanted in _WITHOUT_LOSS.items()}
+    allowed["storage"] = _STORAGES[durability]
+    if durability != "relaxed":
+        allowed["persist_mode"] = ("default",)  # of servers from 2.12: `async` confirms before it writes
+    for setting, values in allowed.items():
+        found = config.get(setting, values[0])
+        if found not in values:
+            raise BrokerError(
+                f"topic {topic!r}: {setting}={found!r} could lose messages, must be {values[0]!r} "
+                f"for durability {durability}"
+            )

@@ -1,4 +1,4 @@
-"""One connection to a NATS server, from its making to its loss; `brokers.nats` makes the next one.
+"""One connection to a NATS server, from its making to its loss, and what makes the next one.
 
 nats-py carries the bytes. Where it waits without a deadline, buffers while disconnected or reconnects on its own, it is
 not used: what was sent on one connection is never taken up on the next.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import structlog
@@ -19,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Source
 
-from core.errors import BrokerUnavailable
+from core.errors import BrokerUnavailable, SettingsError
 
 log = structlog.get_logger()
 
@@ -57,6 +58,11 @@ class Link:
     def up(self) -> bool:
         return self.client.is_connected and not self._broken
 
+    @property
+    def server_version(self) -> tuple[int, int]:
+        version = self.client.connected_server_version
+        return version.major, version.minor
+
     async def open(self, url: str, name: str) -> None:
         """Connect, trying for ever while the server refuses."""
         await self.client.connect(
@@ -82,9 +88,10 @@ class Link:
                 async with asyncio.timeout(_CHECK_S):
                     await self._doubt.wait()
 
-    async def listen(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Source:
+    async def listen(self, subject: str, receive: Callable[[Msg], Awaitable[None]], group: str = "") -> Source:
+        """Each message goes to one of those that listen as `group`."""
         try:
-            source = await self.client.subscribe(subject, cb=receive)
+            source = await self.client.subscribe(subject, queue=group, cb=receive)
         except (errors.Error, OSError) as exc:
             raise BrokerUnavailable(str(exc)) from exc
         self._sources.append(source)
@@ -100,17 +107,14 @@ class Link:
 
     async def ask(self, subject: str, body: bytes, timeout_s: float) -> Msg:
         """Send and await the one answer; raises BrokerUnavailable, and TimeoutError after `timeout_s`."""
-        reply = f"{self._inbox}.{next(self._numbers)}"
-        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._answers[reply] = answer
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self.up and self.client.pending_data_size > _MAX_UNSENT_BYTES:
-                    await asyncio.sleep(_ROOM_CHECK_S)
-                await self.send(subject, body, reply)
-                return await answer
-        finally:
-            del self._answers[reply]
+        reply = self._new_reply()
+        return await self._answer(reply, timeout_s, (subject, body, reply))
+
+    async def hand_over(self, messages: Sequence[tuple[str, bytes]], timeout_s: float) -> None:
+        """Send subjects and bodies, and return when the server has taken them: what it is sent behind them for this
+        very connection has come back. Raises as `ask` does."""
+        reply = self._new_reply()
+        await self._answer(reply, timeout_s, *((subject, body, "") for subject, body in messages), (reply, b"", ""))
 
     def fail(self, reason: str) -> None:
         """End everything that waits for this connection."""
@@ -146,6 +150,22 @@ class Link:
         if writer is not None:
             writer.transport.abort()
 
+    def _new_reply(self) -> str:
+        return f"{self._inbox}.{next(self._numbers)}"
+
+    async def _answer(self, reply: str, timeout_s: float, *messages: tuple[str, bytes, str]) -> Msg:
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._answers[reply] = answer
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.up and self.client.pending_data_size > _MAX_UNSENT_BYTES:
+                    await asyncio.sleep(_ROOM_CHECK_S)
+                for message in messages:
+                    await self.send(*message)
+                return await answer
+        finally:
+            del self._answers[reply]
+
     async def _on_answer(self, message: Msg) -> None:
         answer = self._answers.get(message.subject)
         if answer is not None and not answer.done():
@@ -159,6 +179,82 @@ class Link:
 
     async def _on_disconnect(self) -> None:
         self._doubt.set()
+
+
+class Keeper:
+    """Makes one link after the other, for ever. `use` is called with each before anybody else sees it."""
+
+    def __init__(self, url: str, name: str, use: Callable[[Link], None]) -> None:
+        """Raises SettingsError if `url` names no server."""
+        self._address = address(url)
+        self._url = url
+        self._name = name
+        self._use = use
+        self._link: Link | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        return not self._closed and self._link is not None and self._link.up
+
+    def start(self) -> None:
+        self._check_open()
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep(), name=f"nats {self._address}")
+
+    def link(self) -> Link:
+        """The present one; raises BrokerUnavailable while there is none."""
+        self._check_open()
+        if self._link is None or not self._link.up:
+            raise BrokerUnavailable(f"no connection to {self._address}")
+        return self._link
+
+    def end(self) -> None:
+        """Refuse all that comes from now on and end what waits; members still leave by the link they have."""
+        self._closed = True
+        if self._link is not None:
+            self._link.fail("closed")
+
+    async def close(self) -> None:
+        self.end()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerUnavailable("closed")
+
+    async def _keep(self) -> None:
+        while not self._closed:
+            link = Link()
+            try:
+                await link.open(self._url, self._name)
+                self._check_open()
+                self._use(link)
+                self._link = link
+                log.info("broker_connected", broker=self._address)
+                await link.until_lost()
+                log.warning("broker_lost", broker=self._address)
+            except Exception as exc:  # whatever the library raises, the next try may succeed
+                log.warning("broker_connect_failed", broker=self._address, error=repr(exc))
+            finally:
+                self._link = None
+                await link.close()
+            await asyncio.sleep(RETRY_S)
+
+
+def address(url: str) -> str:
+    """Host and port, for people: a URL may hold a password."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 4222
+    except ValueError as exc:
+        raise SettingsError(f"BROKER_URL: {exc}") from exc
+    if not host:
+        raise SettingsError("BROKER_URL: names no host")
+    return f"{host}:{port}"
 
 
 def new_inbox() -> str:

@@ -6,24 +6,36 @@ All of a part's files lie within the stack's `directory`: `data/NAME` and `logs/
 from __future__ import annotations
 
 import enum
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from core.settings import Draining, load
-from stack.configuration import nginx_configuration
+from core.errors import SettingsError
+from core.program import WRONG_USAGE
+from core.settings import Draining, Durability, load
+from stack.configuration import Balancer, nginx_configuration
 from stack.ports import HOST, free_port
-from stack.probes import JETSTREAM, LISTENS, READYZ, REDIS, Probe
+from stack.probes import GREETS, JETSTREAM, LISTENS, READYZ, REDIS, Probe
 from stack.programs import find
-
-Balancer = Literal["nginx-plain", "nginx-tuned"]
 
 SERVER_STOP_S: Final = 10.0
 AFTER_DRAIN_S: Final = 4.0
 """What a service may take beyond its DRAIN_S before it is killed."""
+ANSWERS_S: Final = 10.0
+"""How long a program may take to tell its version."""
+SYNCS_FROM: Final = (2, 10)
+
+_STORE_FSYNC: Final[dict[Durability, str]] = {"relaxed": "everysec", "confirmed": "always", "fsync": "always"}
+_STREAMS: Final[dict[Durability, list[str]]] = {
+    "relaxed": ["--appendonly", "no"],
+    "confirmed": ["--appendonly", "yes", "--appendfsync", "no"],
+    "fsync": ["--appendonly", "yes", "--appendfsync", "always"],
+}
 
 
 class Tier(enum.IntEnum):
@@ -38,7 +50,8 @@ class Tier(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One program, its address and what it takes to run it. `env` is added to the supervisor's own."""
+    """One program, its address and what it takes to run it. `env` is added to the supervisor's own; a program that ends
+    with one of `final_codes` would only do so again."""
 
     name: str
     tier: Tier
@@ -52,30 +65,59 @@ class Part:
     files: Mapping[Path, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
     stop_s: float = SERVER_STOP_S
+    final_codes: Sequence[int] = ()
 
     @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 
 
-def redis(directory: Path, *, name: str = "redis", port: int | None = None) -> Part:
-    """Redis as Fanrate needs it: every write on disk before its answer, nothing evicted."""
-    port = port or free_port()
-    data = _data(directory, name)
-    argv = [str(find("redis-server")), "--bind", HOST, "--port", str(port), "--dir", str(data)]
-    argv += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", "--save", ""]
-    url = f"redis://{HOST}:{port}/0"
-    return Part(name, Tier.SERVER, argv, port, url, _log(directory, name), REDIS, folders=[data])
+def redis(
+    directory: Path, *, name: str = "redis", port: int | None = None, durability: Durability = "confirmed"
+) -> Part:
+    """Redis as the store needs it: every write on disk before its answer, nothing evicted."""
+    return _redis(directory, name, port, ["--appendonly", "yes", "--appendfsync", _STORE_FSYNC[durability]])
 
 
-def nats(directory: Path, *, name: str = "nats", port: int | None = None) -> Part:
-    """nats-server with JetStream."""
+def redis_streams(
+    directory: Path, *, name: str = "streams", port: int | None = None, durability: Durability = "confirmed"
+) -> Part:
+    """Redis as a broker; with `confirmed` it has written what it answers, and leaves the disk to the system."""
+    return _redis(directory, name, port, _STREAMS[durability])
+
+
+def nats(directory: Path, *, name: str = "nats", port: int | None = None, durability: Durability = "confirmed") -> Part:
+    """nats-server with JetStream; with `fsync` it syncs every message, and SettingsError refuses one that cannot."""
     port = port or free_port()
     data = _data(directory, name)
-    argv = [str(find("nats-server")), "-a", HOST, "-p", str(port), "-js", "-sd", str(data)]
+    program = find("nats-server")
+    argv = [str(program), "-a", HOST, "-p", str(port), "-js", "-sd", str(data)]
+    files = {}
+    if durability == "fsync":
+        _check_syncs(program)
+        path = data / "nats.conf"
+        argv = [str(program), "-a", HOST, "-p", str(port), "-c", str(path)]
+        files[path] = f'jetstream {{store_dir: "{data}", sync_interval: always}}\n'
     return Part(
-        name, Tier.SERVER, argv, port, f"nats://{HOST}:{port}", _log(directory, name), JETSTREAM, folders=[data]
+        name,
+        Tier.SERVER,
+        argv,
+        port,
+        f"nats://{HOST}:{port}",
+        _log(directory, name),
+        JETSTREAM,
+        folders=[data],
+        files=files,
     )
+
+
+def nats_core(
+    directory: Path, *, name: str = "nats", port: int | None = None, durability: Durability = "relaxed"
+) -> Part:
+    """nats-server without JetStream: it keeps nothing, whatever `durability`."""
+    port = port or free_port()
+    argv = [str(find("nats-server")), "-a", HOST, "-p", str(port)]
+    return Part(name, Tier.SERVER, argv, port, f"nats+core://{HOST}:{port}", _log(directory, name), GREETS)
 
 
 def process(
@@ -96,15 +138,17 @@ def process(
 def api(
     directory: Path,
     *,
-    broker_url: str,
+    broker_url: str | None,
     store_url: str,
     name: str = "api-1",
     port: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Part:
-    """One API replica; `env` are its further settings."""
+    """One API replica; `env` are its further settings. It has no broker where it counts by itself."""
     port = port or free_port()
-    settings = {"HOST": HOST, "PORT": str(port), "BROKER_URL": broker_url, "STORE_URL": store_url, **(env or {})}
+    settings = {"HOST": HOST, "PORT": str(port), "STORE_URL": store_url}
+    settings |= {"BROKER_URL": broker_url} if broker_url else {}
+    settings |= env or {}
     return _service("api", Tier.API, directory, name, port, settings)
 
 
@@ -134,11 +178,30 @@ def nginx(
     )
 
 
+def _redis(directory: Path, name: str, port: int | None, persistence: Sequence[str]) -> Part:
+    port = port or free_port()
+    data = _data(directory, name)
+    argv = [str(find("redis-server")), "--bind", HOST, "--port", str(port), "--dir", str(data), *persistence]
+    argv += ["--maxmemory-policy", "noeviction", "--save", ""]
+    return Part(name, Tier.SERVER, argv, port, f"redis://{HOST}:{port}/0", _log(directory, name), REDIS, folders=[data])
+
+
+def _check_syncs(program: Path) -> None:
+    """Raises SettingsError if this nats-server does not know sync_interval: always."""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=ANSWERS_S, check=False).stdout
+    version = re.search(r"(\d+)\.(\d+)\.\d+", told)
+    if version is None or tuple(map(int, version.groups())) < SYNCS_FROM:
+        raise SettingsError(
+            f"DURABILITY=fsync needs the setting sync_interval of nats-server 2.10 or newer, not {told.strip()!r}"
+        )
+
+
 def _service(module: str, tier: Tier, directory: Path, name: str, port: int, env: Mapping[str, str]) -> Part:
     argv = [sys.executable, "-m", module]
     url = f"http://{HOST}:{port}"
     stop_s = _drain_s(env) + AFTER_DRAIN_S
-    return Part(name, tier, argv, port, url, _log(directory, name), READYZ, env=env, stop_s=stop_s)
+    log = _log(directory, name)
+    return Part(name, tier, argv, port, url, log, READYZ, env=env, stop_s=stop_s, final_codes=[WRONG_USAGE])
 
 
 def _drain_s(env: Mapping[str, str]) -> float:

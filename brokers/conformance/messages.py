@@ -31,18 +31,21 @@ async def test_round_trip(harness: Harness) -> None:
 async def test_an_empty_body_is_a_message(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])
+    reader = await broker.subscribe(topic, "readers")
     await broker.publish(topic, b"", TIMEOUT_S)
-    assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b""]
+    assert bodies(await take(reader, 1)) == [b""]
 
 
 async def test_equal_bodies_are_several_messages(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])
+    reader = await broker.subscribe(topic, "readers")
     for _ in range(3):
         await broker.publish(topic, b"same", TIMEOUT_S)
-    assert bodies(await take(await broker.subscribe(topic, "readers"), 3)) == [b"same"] * 3
+    assert bodies(await take(reader, 3)) == [b"same"] * 3
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_what_is_published_before_any_consumer_exists_is_found_by_every_group(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["first", "second"])
@@ -68,14 +71,20 @@ async def test_members_of_a_group_share(harness: Harness) -> None:
     for body in numbered(100):
         await broker.publish(topic, body, TIMEOUT_S)
 
-    halves = await asyncio.gather(*(take(member, 50) for member in members))
-    for member, half in zip(members, halves, strict=True):
-        await member.acknowledge(half)
+    shares: list[list[bytes]] = [[], []]
+    async with asyncio.timeout(SOON_S):
+        while sum(map(len, shares)) < 100:
+            for member, share in zip(members, shares, strict=True):
+                messages = await member.fetch(10, 2**20, 0.2)
+                await member.acknowledge(messages)
+                share += bodies(messages)
 
-    assert bodies(halves[0] + halves[1]) == numbered(100)
+    assert all(shares)
+    assert sorted(chain(*shares)) == numbered(100)
     assert [await member.fetch(1, 1, 0.2) for member in members] == [[], []]
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_every_waiting_member_gets_a_message(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])
@@ -128,6 +137,7 @@ async def test_a_fetch_keeps_to_its_bounds(harness: Harness) -> None:
     assert bodies([*by_number, *by_bytes, *alone, *rest]) == sent
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_an_unacknowledged_message_comes_again(harness: Harness) -> None:
     broker, topic = await harness.broker(redeliver_after_s=0.5), fresh()
     await broker.ensure(topic, ["readers"])
@@ -163,6 +173,7 @@ async def test_an_extended_message_does_not_come_again_meanwhile(harness: Harnes
     await working
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_a_message_comes_a_hundred_times_and_more(harness: Harness) -> None:
     broker, topic = await harness.broker(redeliver_after_s=0.02), fresh()
     await broker.ensure(topic, ["readers"])
@@ -173,6 +184,7 @@ async def test_a_message_comes_a_hundred_times_and_more(harness: Harness) -> Non
         assert bodies(messages) == [b"again"]
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_a_closed_member_returns_what_it_held(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])
@@ -202,6 +214,7 @@ async def test_a_member_that_closes_while_it_waits_takes_nothing_along(harness: 
     assert bodies(await take(staying, 1, 5.0)) == [b"for the other"]
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_an_acknowledgement_after_a_close_does_no_harm(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])
@@ -233,9 +246,13 @@ async def test_a_full_topic_refuses_until_every_group_has_acknowledged(harness: 
     outcomes = await asyncio.gather(
         *(broker.publish(topic, bytes(1024), TIMEOUT_S) for _ in range(65)), return_exceptions=True
     )
-    assert {type(outcome) for outcome in outcomes} == {type(None), BrokerFull}
+    assert {type(outcome) for outcome in outcomes} <= {type(None), BrokerFull}
     stored = outcomes.count(None)
     assert stored > 32
+    with pytest.raises(BrokerFull):  # one that looks at its bound from time to time may take a few more
+        for _ in range(64):
+            await broker.publish(topic, bytes(1024), TIMEOUT_S)
+            stored += 1
 
     for group in ("first", "second"):
         with pytest.raises(BrokerFull):
@@ -253,8 +270,9 @@ async def test_the_largest_message_and_one_byte_more(harness: Harness) -> None:
     largest = b"x" * broker.features.max_message_bytes
     with pytest.raises(MessageTooLarge):
         await broker.publish(topic, largest + b"x", TIMEOUT_S)
+    reader = await broker.subscribe(topic, "readers")
     await broker.publish(topic, largest, TIMEOUT_S)
-    assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [largest]
+    assert bodies(await take(reader, 1)) == [largest]
 
 
 async def test_ten_thousand_messages_at_once(harness: Harness) -> None:
@@ -280,6 +298,7 @@ async def test_ten_thousand_messages_at_once(harness: Harness) -> None:
 async def test_a_cancelled_publish_abandons_the_wait_only(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])
+    reader = await broker.subscribe(topic, "readers")
     cancelled = [asyncio.create_task(broker.publish(topic, b"maybe", TIMEOUT_S)) for _ in range(20)]
     await asyncio.sleep(0)
     for task in cancelled:
@@ -288,7 +307,7 @@ async def test_a_cancelled_publish_abandons_the_wait_only(harness: Harness) -> N
     assert {type(result) for result in results} <= {asyncio.CancelledError, type(None)}
 
     await broker.publish(topic, b"surely", TIMEOUT_S)
-    messages = await take(await broker.subscribe(topic, "readers"), 21, 1.0)
+    messages = await take(reader, 21, 1.0)
     assert [body for body in bodies(messages) if body != b"maybe"] == [b"surely"]
 
 
@@ -312,6 +331,7 @@ async def test_a_cancelled_fetch_loses_nothing(harness: Harness) -> None:
     assert sorted(found) == numbered(60)
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_what_a_cancelled_fetch_got_is_returned_by_close(harness: Harness) -> None:
     """At once or, what was still on its way to the member that left, after the redelivery time."""
     broker, topic = await harness.broker(redeliver_after_s=2.0), fresh()
@@ -334,6 +354,7 @@ async def test_what_a_cancelled_fetch_got_is_returned_by_close(harness: Harness)
     assert sorted(found) == numbered(200)
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_to_ensure_again_changes_nothing(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["first"])
@@ -346,6 +367,7 @@ async def test_to_ensure_again_changes_nothing(harness: Harness) -> None:
     assert b"later" in bodies(await take(await broker.subscribe(topic, "second"), 2, 0.5))
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_a_group_that_comes_later_gets_what_is_published_from_then_on(harness: Harness) -> None:
     """And what the topic still holds, where `replays` says so."""
     broker, topic = await harness.broker(), fresh()
@@ -359,6 +381,7 @@ async def test_a_group_that_comes_later_gets_what_is_published_from_then_on(harn
     assert await reader.fetch(1, 2**20, 0.3) == []
 
 
+@pytest.mark.features(at_most_once=False)
 async def test_a_group_that_was_not_ensured_is_refused(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])

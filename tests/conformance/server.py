@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,12 @@ class StackServer:
             self._call(self._member.kill())
 
     def freeze(self) -> None:
+        """Return when every thread has stopped: the signal alone may take some 20 ms."""
         self._running.freeze()
+        deadline = time.monotonic() + CALL_S
+        while not all(map(_is_stopped, Path(f"/proc/{self._running.pid}/task").iterdir())):
+            assert time.monotonic() < deadline, "it goes on after SIGSTOP"
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         if self._running.running:
@@ -75,6 +81,11 @@ class StackServer:
 
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)
+
+
+def _is_stopped(thread: Path) -> bool:
+    state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
 
 
 def configured(part: Part, directory: Path, settings: str) -> Part:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import nats
 import pytest
@@ -13,10 +17,13 @@ from nats.js import JetStreamContext
 
 from brokers.base import Broker
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, take, until
-from brokers.nats import NatsBroker
+from brokers.nats import NatsBroker, _check_syncs
 from brokers.nats_pull import messages_behind
 from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
+from core.settings import Durability
 from stack import parts
+from stack.parts import Part
+from stack.ports import free_port
 from tests.conformance.kinds import NATS
 from tests.conformance.server import StackServer, configured
 from tests.servers import needs
@@ -53,6 +60,17 @@ async def on_shared(server: Server) -> AsyncIterator[Harness]:
     await harness.close()
 
 
+@asynccontextmanager
+async def connected(url: str, durability: Durability) -> AsyncIterator[NatsBroker]:
+    broker = NatsBroker(url, name="test", durability=durability, max_topic_bytes=2**20)
+    await broker.start()
+    try:
+        await until(lambda: broker.connected)
+        yield broker
+    finally:
+        await broker.close()
+
+
 _SAFE: dict[str, Any] = {"retention": "interest", "discard": "new", "max_bytes": 2**20}
 
 
@@ -66,6 +84,7 @@ _SAFE: dict[str, Any] = {"retention": "interest", "discard": "new", "max_bytes":
         ("max_age", 3600),
         ("max_msgs_per_subject", 5),
         ("no_ack", True),
+        ("persist_mode", "async"),
     ],
 )
 async def test_a_stream_that_could_lose_messages_is_refused_by_name(
@@ -77,6 +96,61 @@ async def test_a_stream_that_could_lose_messages_is_refused_by_name(
         with pytest.raises(BrokerError, match=setting) as refused:
             await broker.ensure(topic, ["readers"])
         assert not isinstance(refused.value, BrokerUnavailable)
+
+
+@pytest.mark.parametrize(("durability", "storage"), [("relaxed", "memory"), ("confirmed", "file"), ("fsync", "file")])
+async def test_each_durability_has_its_storage(on_shared: Harness, durability: Durability, storage: str) -> None:
+    topic = fresh()
+    async with connected(on_shared.server.url, durability) as broker, jetstream(on_shared.server.url) as js:
+        await broker.ensure(topic, ["readers"])
+        await broker.publish(topic, b"stored", SOON_S)
+        assert (await js.stream_info(topic)).config.storage == storage
+        assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b"stored"]
+
+
+async def test_a_stream_on_file_serves_the_relaxed_too(on_shared: Harness) -> None:
+    topic = fresh()
+    await (await on_shared.broker()).ensure(topic, ["readers"])
+    async with connected(on_shared.server.url, "relaxed") as broker:
+        await broker.ensure(topic, ["readers"])
+        await broker.publish(topic, b"stored", SOON_S)
+
+
+def test_a_server_that_cannot_sync_each_message_is_refused() -> None:
+    _check_syncs((2, 10))
+    with pytest.raises(BrokerError, match=r"2\.9 has no sync_interval"):
+        _check_syncs((2, 9))
+
+
+@pytest.mark.parametrize("version", ["nats-server: v2.9.10", "something else"])
+def test_the_stack_does_not_run_one_that_cannot(tmp_path: Path, version: str) -> None:
+    program = tmp_path / "nats-server"
+    program.write_text(f"#!/bin/sh\necho {version}\n")
+    program.chmod(0o755)
+    with pytest.raises(SettingsError, match=f"sync_interval of nats-server .* not '{version}'"):
+        parts._check_syncs(program)
+
+
+async def test_the_stack_runs_a_server_that_syncs_each_message() -> None:
+    needs("nats-server")
+    monitor = free_port()
+
+    def monitored(directory: Path) -> Part:
+        part = parts.nats(directory, durability="fsync")
+        return replace(part, argv=[*part.argv, "-m", str(monitor)])
+
+    server = StackServer(monitored)
+    server.start()
+    try:
+        async with connected(server.url, "fsync") as broker:
+            topic = fresh()
+            await broker.ensure(topic, ["readers"])
+            await broker.publish(topic, b"stored", SOON_S)
+        told = await asyncio.to_thread(urlopen, f"http://127.0.0.1:{monitor}/varz", timeout=SOON_S)
+        with told:
+            assert json.load(told)["jetstream"]["config"]["sync_always"] is True
+    finally:
+        server.close()
 
 
 async def test_a_stream_of_other_subjects_is_refused(on_shared: Harness) -> None:
