@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PORT ?= 8080
 BROKER ?= nats
+DISPATCH ?= group
+DURABILITY ?= confirmed
 REPLICAS ?= 1
 PROCESSES ?= 1
 BALANCER ?= none
@@ -13,10 +15,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check trouble bench-spine lock clean
+.PHONY: help run replay up services test check trouble bench-spine bench-brokers lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/runtime.stamp ## the embedded service, nothing but Python: [PORT=8080]
 	@$(BIN)/python -m stack run --port $(PORT)
@@ -24,24 +26,27 @@ run: .venv/runtime.stamp ## the embedded service, nothing but Python: [PORT=8080
 replay: .venv/bench.stamp ## 5 307 real ratings through HTTP, every one accounted for: [URL=http://127.0.0.1:PORT TIMES=20]
 	@$(BIN)/python -m bench replay --url $(URL) --times $(TIMES)
 
-up: .venv/runtime.stamp ## a real topology as local processes: [BROKER=nats REPLICAS=1 PROCESSES=1 BALANCER=none PORT=8080]
-	@$(BIN)/python -m stack up --broker $(BROKER) --replicas $(REPLICAS) --processes $(PROCESSES) --balancer $(BALANCER) --port $(PORT)
+up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+core|kafka|rabbit|redis DISPATCH=group DURABILITY=confirmed REPLICAS=1 PROCESSES=1 BALANCER=none PORT=8080]
+	@$(BIN)/python -m stack up --broker $(BROKER) --dispatch $(DISPATCH) --durability $(DURABILITY) --replicas $(REPLICAS) --processes $(PROCESSES) --balancer $(BALANCER) --port $(PORT)
 
-services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats]
+services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats|nats+core|kafka|rabbit|redis|all]
 	@$(BIN)/python -m stack services --broker $(BROKER)
 
 test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing servers are skipped: [ARGS=...]
-	@if [ "$$CI" = true ]; then $(BIN)/python -m stack services --broker nats; fi
+	@if [ "$$CI" = true ]; then $(BIN)/python -m stack services --broker all; fi
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/dev.stamp ## lint, types, imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-trouble: .venv/dev.stamp ## the whole trouble suite: [ARGS=...]
-	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(ARGS)
+trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
+	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
 
-bench-spine: .venv/bench.stamp ## speed and memory against their bars: [ARGS="--quick"]
+bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: [ARGS="--quick"]
 	@$(BIN)/python -m bench spine $(ARGS)
+
+bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the bars, in one table: [ARGS=...]
+	@$(BIN)/python -m bench brokers $(ARGS)
 
 lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.txt

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from stack.topology import Balancer, Broker, Topology
+from core.errors import SettingsError
+from core.program import WRONG_USAGE
+from core.settings import Dispatch, Dispatching, Durability, load
+from stack.configuration import Balancer
+from stack.topology import Broker, Topology
 
 DESCRIPTION = "Fanrate on this machine: run (one process), up (real servers), services (install those servers)."
 UP = """\
@@ -39,9 +43,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     up.add_argument("--broker", choices=get_args(Broker), default="nats", help="[nats]")
+    up.add_argument(
+        "--dispatch",
+        choices=get_args(Dispatch),
+        help="one topic for all, TOPICS topics shared out among the processes, or no broker [DISPATCH, else group]",
+    )
+    up.add_argument("--durability", choices=get_args(Durability), help="of all servers [DURABILITY, else confirmed]")
     up.add_argument("--replicas", type=_number(1, 64), default=1, metavar="N", help="API replicas, 1 to 64 [1]")
     up.add_argument("--processes", type=_number(1, 64), default=1, metavar="N", help="consumers, 1 to 64 [1]")
-    up.add_argument("--balancer", choices=get_args(Balancer), default="none", help="[none]")
+    up.add_argument("--balancer", choices=["none", *get_args(Balancer)], default="none", help="[none]")
     up.add_argument(
         "--port",
         type=_number(1, 65_535),
@@ -53,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--keep", action="store_true", default=keep, help="go on with an earlier run's data; also KEEP=1")
     up.set_defaults(command=lambda arguments: _up(up, arguments))
     services = commands.add_parser("services", help="install the servers that a topology needs", epilog=CODES)
-    services.add_argument("--broker", choices=get_args(Broker), default="nats", help="[nats]")
+    services.add_argument("--broker", choices=[*get_args(Broker), "all"], default="nats", help="[nats]")
     services.set_defaults(command=_services)
     return parser
 
@@ -74,20 +84,31 @@ def _up(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         parser.error(
             f"--port {arguments.port} leaves no room for {arguments.replicas} replicas: the last port is 65535"
         )
-    topology = Topology(
-        broker=arguments.broker,
-        replicas=arguments.replicas,
-        processes=arguments.processes,
-        balancer=arguments.balancer,
-        port=arguments.port,
-    )
+    for name in ("dispatch", "durability"):
+        if value := getattr(arguments, name):
+            os.environ[name.upper()] = value
+    try:
+        dispatching = load(Dispatching)
+        topology = Topology(
+            broker=arguments.broker,
+            replicas=arguments.replicas,
+            processes=arguments.processes,
+            balancer=None if arguments.balancer == "none" else arguments.balancer,
+            port=arguments.port,
+            dispatch=dispatching.dispatch,
+            topics=dispatching.topics,
+            durability=dispatching.durability,
+        )
+    except SettingsError as exc:
+        print(f"fanrate: {exc}", file=sys.stderr)
+        return WRONG_USAGE
     return up.main(topology, arguments.directory, keep=arguments.keep)
 
 
 def _services(arguments: argparse.Namespace) -> int:
     from stack import services
 
-    return services.main(arguments.broker)
+    return services.main(get_args(Broker) if arguments.broker == "all" else [arguments.broker])
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

@@ -7,18 +7,30 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from core.http import BODY_TIMEOUT_S, HEADER_TIMEOUT_S, MAX_BODY_BYTES
 from stack.ports import HOST
 
+Balancer = Literal["nginx-plain", "nginx-tuned", "nginx-random"]
+
 MAX_WORKERS: Final = 2
 
+_TEMPLATES: Final[dict[Balancer, tuple[str, str]]] = {
+    "nginx-plain": ("nginx-plain", ""),
+    "nginx-tuned": ("nginx-tuned", "least_conn"),
+    "nginx-random": ("nginx-tuned", "random two least_conn"),
+}
+"""Balancer -> its template, and how that chooses a replica."""
 
-def nginx_configuration(balancer: str, port: int, upstream_ports: Sequence[int], folder: Path) -> str:
+
+def nginx_configuration(balancer: Balancer, port: int, upstream_ports: Sequence[int], folder: Path) -> str:
     """The text of nginx.conf: listens on `port`, forwards to `upstream_ports`, keeps all its files in `folder`."""
-    template = files("nginx").joinpath(f"{balancer}.conf.template").read_text()
+    template, choice = _TEMPLATES[balancer]
     values = {
+        "choice": choice,
+        "problem_words": _text("problem-words").splitlines(),
+        "problem_pages": _text("problem-pages").splitlines(),
         "user": "user root root;" if os.geteuid() == 0 else "",
         "workers": str(min(MAX_WORKERS, os.cpu_count() or 1)),
         "folder": str(folder),
@@ -28,7 +40,11 @@ def nginx_configuration(balancer: str, port: int, upstream_ports: Sequence[int],
         "header_timeout": f"{HEADER_TIMEOUT_S:g}s",
         "body_timeout": f"{BODY_TIMEOUT_S:g}s",
     }
-    return render(template, values)
+    return render(_text(template), values)
+
+
+def _text(name: str) -> str:
+    return files("nginx").joinpath(f"{name}.conf.template").read_text()
 
 
 def render(template: str, values: Mapping[str, str | Sequence[str]]) -> str:

@@ -2,7 +2,8 @@
 
     DOWN --start--> STARTING --probe passes--> READY --dies--> STARTING ...   --stop, kill--> DOWN
 
-It stays down after `stop`, `kill`, five deaths in a row without having become ready, or, unsupervised, its first death.
+It stays down after `stop`, `kill`, five deaths in a row without having become ready, a death with one of its part's
+`final_codes`, or, unsupervised, its first death.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from stack.ports import is_free
 from stack.probes import passes
 
 MOST_DEATHS: Final = 5
-READY_S: Final = 30.0
+READY_S: Final = 45.0
+"""A JVM on a busy machine takes a third of it."""
 PORT_S: Final = 2.0
 KILLED_S: Final = 5.0
 TAIL_LINES: Final = 20
@@ -199,7 +201,7 @@ class Member:
                 return
             deaths += 1
             cause = _cause(self._exit_code)
-            if not self.supervised or deaths == MOST_DEATHS:
+            if not self.supervised or deaths == MOST_DEATHS or self._exit_code in self.part.final_codes:
                 times = f" {deaths} times in a row" if deaths > 1 else ""
                 self._fail(self._failed(f"died{times} ({cause})"))
                 return

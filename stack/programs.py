@@ -17,12 +17,17 @@ SYSTEM_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 class MissingProgram(FanrateError):
-    """A server program is not installed; the message says how to install it."""
+    """A server program is not installed; the message says how to install it, for `broker` where that is known."""
 
-    def __init__(self, name: str) -> None:
-        remedy = "apt-get install wrk" if name == "wrk" else "make services BROKER=nats"
+    def __init__(self, name: str, broker: str | None = None) -> None:
+        remedy = "apt-get install wrk" if name == "wrk" else f"make services BROKER={broker or _broker_of(name)}"
         super().__init__(f"{name} is not installed; to install it: {remedy}")
         self.name = name
+
+
+def _broker_of(name: str) -> str:
+    """The broker whose services include the program `name`."""
+    return {"java": "kafka", "kafka": "kafka", "epmd": "rabbit", "rabbitmq-server": "rabbit"}.get(name, "nats")
 
 
 def own_folder() -> Path:

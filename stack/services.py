@@ -1,141 +1,126 @@
-"""`python -m stack services`: installs the server programs that a topology needs and that are missing, and nothing
-else: no system service is started or enabled."""
+"""`python -m stack services`: installs the servers that a topology needs and that are missing, and nothing else."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
+from stack import packages
+from stack.kafka import KAFKA_VERSION, kafka_jars
 from stack.programs import MISSING_PROGRAM, MissingProgram, find, own_folder
-from stack.topology import Broker
+from stack.rabbit import rabbit
+from stack.topology import SERVERS, Broker
 
 FAILED: Final = 1
 NATS_MODULE: Final = "github.com/nats-io/nats-server/v2@v2.15.2"
 NATS_SIZE: Final = "downloads about 8 MB of source, builds a program of 24 MB"
-APT_S: Final = 900.0
-GO_S: Final = 900.0
+KAFKA_SIZE: Final = "downloads about 54 MB of jars from Maven Central"
+MAVEN: Final = ("mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime")
+KAFKA_POM: Final = Path(__file__).with_name("kafka-pom.xml")
+BUILD_S: Final = 900.0
 
-NEEDED: Final[dict[Broker, Sequence[str]]] = {"nats": ("redis-server", "nats-server", "nginx")}
-"""Broker -> programs. Debian's packages have the programs' names."""
-VERSION_OPTION: Final = {"redis-server": "--version", "nats-server": "--version", "nginx": "-v"}
-
-_POLICY: Final = Path("/usr/sbin/policy-rc.d")
-"""What Debian's package scripts ask before they start a service: 101 forbids it."""
-_INSTALL: Final = ("apt-get", "install", "-y", "--no-install-recommends")
+KAFKA: Final = "kafka"
+"""What `kafka_jars` calls them."""
+VERSION_OPTIONS: Final = {"redis-server": "--version", "nats-server": "--version", "nginx": "-v", "java": "-version"}
+"""Of programs that tell their version when asked. rabbitmq-server would start; its folder has it in its name."""
 
 
-def main(broker: Broker) -> int:
-    """Install what is missing; the exit code."""
-    missing = [name for name in NEEDED[broker] if not _is_there(name)]
+def main(brokers: Sequence[Broker]) -> int:
+    """Install what is missing for any of `brokers`; the exit code."""
+    wanted = needed(brokers)
+    missing = [name for name in wanted if not is_there(name)]
     if "nats-server" in missing and shutil.which("go") and _go_install():
         missing.remove("nats-server")
-    if missing and not _apt_install(missing):
+    if KAFKA in missing and not is_there("mvn"):
+        missing.append("mvn")
+    by_package = [name for name in missing if name != KAFKA]
+    if by_package and not packages.install(by_package):
+        _hint(missing)
         return MISSING_PROGRAM
-    absent = [name for name in NEEDED[broker] if not _is_there(name)]
+    if KAFKA in missing:
+        install_jars(own_folder().parent / f"kafka-{KAFKA_VERSION}")
+    absent = [name for name in wanted if not is_there(name)]
     if absent:
         print(f"still missing: {', '.join(absent)}")
         return FAILED
     print("all there:")
-    for name in NEEDED[broker]:
-        print(f"  {_version(name)}  ({find(name)})")
+    for name in wanted:
+        print(f"  {version(name)}  ({_place(name)})")
     return 0
 
 
-def _is_there(name: str) -> bool:
+def needed(brokers: Sequence[Broker]) -> list[str]:
+    """The server programs of topologies on `brokers`; Kafka's is a folder of jars beside `java`."""
+    programs = ["redis-server", *(SERVERS[broker].program for broker in brokers), "nginx"]
+    return list(dict.fromkeys([*programs, *([KAFKA] if "kafka" in brokers else [])]))
+
+
+def is_there(name: str) -> bool:
     try:
-        find(name)
+        _place(name)
     except MissingProgram:
         return False
     return True
 
 
-def _version(name: str) -> str:
-    answer = subprocess.run([find(name), VERSION_OPTION[name]], capture_output=True, text=True, timeout=10, check=False)
-    found = re.search(r"\d+\.\d+\.\d+", answer.stdout + answer.stderr)
+def version(name: str) -> str:
+    """Name and version, as far as can be told."""
+    if name == KAFKA:
+        return f"kafka {KAFKA_VERSION}"
+    if name == "rabbitmq-server":
+        told = rabbit(Path()).argv[-1]
+    else:
+        command = [str(find(name)), VERSION_OPTIONS[name]]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        told = answer.stdout + answer.stderr
+    found = re.search(r"\d+\.\d+\.\d+", told)
     return f"{name} {found[0] if found else '?'}"
+
+
+def install_jars(folder: Path) -> bool:
+    """Let Maven copy Kafka's jars to `folder`, which appears whole or not at all; whether that worked."""
+    print(f"Kafka {KAFKA_VERSION} into {folder}: {KAFKA_SIZE}", flush=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as work:
+        jars = Path(work) / "jars"
+        # Maven would make its own folder beside the file that it reads.
+        pom = shutil.copy(KAFKA_POM, work)
+        command = [str(find(MAVEN[0])), *MAVEN[1:], "-f", pom, f"-DoutputDirectory={jars}"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=BUILD_S, check=False)
+        if done.returncode:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        jars.rename(folder)
+    return True
+
+
+def _place(name: str) -> Path:
+    """Where `name` is; raises MissingProgram."""
+    return kafka_jars() if name == KAFKA else find(name)
+
+
+def _rabbit_version() -> str:
+    return "?"
 
 
 def _go_install() -> bool:
     print(f"go install {NATS_MODULE} into {own_folder()}: {NATS_SIZE}", flush=True)
     own_folder().mkdir(parents=True, exist_ok=True)
     command = ["go", "install", NATS_MODULE]
-    done = subprocess.run(command, env={**os.environ, "GOBIN": str(own_folder())}, timeout=GO_S, check=False)
+    done = subprocess.run(command, env={**os.environ, "GOBIN": str(own_folder())}, timeout=BUILD_S, check=False)
     if done.returncode:
         print("that failed; Debian's nats-server is older and does as well", flush=True)
     return done.returncode == 0
 
 
-def _apt_install(packages: Sequence[str]) -> bool:
-    """Install by apt, or say what to do and return False."""
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        _explain(packages)
-        return False
-    if not _downloads(packages):
-        print("apt-get update", flush=True)
-        _apt(["apt-get", "update"])
-    print(f"apt-get install {' '.join(packages)}: {_size(packages)}", flush=True)
-    with _no_service_started():
-        _apt([*_INSTALL, *packages])
-    _disable(packages)
-    return True
-
-
-def _explain(packages: Sequence[str]) -> None:
-    print(f"missing: {', '.join(packages)}. Installing them takes root and apt. On Debian or Ubuntu:")
-    print(f"  sudo apt-get update && sudo apt-get install --no-install-recommends {' '.join(packages)}")
-    print(f"  sudo systemctl disable --now {' '.join(packages)}   # unless you want them as system services")
-    if "nats-server" in packages:
+def _hint(missing: Sequence[str]) -> None:
+    if "nats-server" in missing:
         print(f"nats-server can also be built, without root, where Go is (`make services` then does it): {NATS_MODULE}")
-    print(f"elsewhere: put {', '.join(packages)} on PATH by your system's own means")
-
-
-def _apt(command: Sequence[str]) -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, timeout=APT_S, check=False)
-
-
-def _downloads(packages: Sequence[str]) -> list[int]:
-    """The sizes in bytes of what apt would download; empty when it does not know all the packages. `--print-uris` only
-    prints, whatever else is given."""
-    command = [*_INSTALL, "-qq", "--print-uris", *packages]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if answer.returncode:
-        return []
-    return [int(size) for size in re.findall(r"^'[^']+' \S+ (\d+) ", answer.stdout, re.MULTILINE)]
-
-
-def _size(packages: Sequence[str]) -> str:
-    sizes = _downloads(packages)
-    return f"{len(sizes)} package{'s' * (len(sizes) != 1)}, downloads {sum(sizes) / 1e6:.1f} MB"
-
-
-@contextmanager
-def _no_service_started() -> Iterator[None]:
-    """Forbid package scripts to start services; a policy that stands already is left to decide."""
-    if _POLICY.exists():
-        yield
-        return
-    # A policy left behind would keep every later package from starting its service: SIGTERM must end in `finally`.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
-    _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        _POLICY.unlink()
-
-
-def _disable(packages: Sequence[str]) -> None:
-    """Packages enable their services for the next boot: take that back. They were not installed before, so nobody
-    chose it."""
-    systemctl = shutil.which("systemctl")
-    if systemctl:
-        subprocess.run([systemctl, "--quiet", "disable", *packages], stderr=subprocess.DEVNULL, timeout=60, check=False)
+    if KAFKA in missing:
+        print("Kafka's jars come by Maven (`make services` then does it), without root where java and mvn are")

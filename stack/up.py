@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from brokers import open_broker
 from core import logs, program
-from core.errors import FanrateError, SettingsError
+from core.errors import FanrateError
 from core.lifecycle import Deadline, on_signals
 from core.settings import ApiSettings, Logging, ProcessSettings, load
 from stack.member import Member, PartFailed, PortTaken
 from stack.ports import is_free
-from stack.programs import MISSING_PROGRAM, MissingProgram, find
+from stack.programs import MISSING_PROGRAM, MissingProgram
 from stack.supervisor import Stack
 from stack.topology import Topology, bring_up
 
@@ -33,19 +34,24 @@ def main(topology: Topology, directory: Path, *, keep: bool) -> int:
     """Run `topology` with its files in `directory`, until a signal; the exit code. Without `keep` the data of an
     earlier run is thrown away first."""
     try:
-        for name in topology.programs:
-            find(name)
-    except MissingProgram as exc:
+        topology.check_programs()
+        _check_settings(topology, directory)
+    except FanrateError as exc:
         print(f"fanrate: {exc}", file=sys.stderr)
-        return MISSING_PROGRAM
-    try:
-        load(ApiSettings)
-        load(ProcessSettings)
-    except SettingsError as exc:
-        print(f"fanrate: {exc}", file=sys.stderr)
-        return program.WRONG_USAGE
+        return MISSING_PROGRAM if isinstance(exc, MissingProgram) else program.WRONG_USAGE
     directory.mkdir(parents=True, exist_ok=True)
     return program.run(lambda: _run(topology, directory, keep=keep))
+
+
+def _check_settings(topology: Topology, directory: Path) -> None:
+    """Raises what the services would end of, before anything is started."""
+    load(ApiSettings)
+    part = topology.broker_part(directory)
+    if part is None:
+        _say("DISPATCH=inline: each replica counts by itself; there are no processes and no broker")
+        return
+    load(ProcessSettings)
+    open_broker(part.url, name="fanrate-up", durability=topology.durability)
 
 
 async def _run(topology: Topology, directory: Path, *, keep: bool) -> int:
@@ -108,7 +114,7 @@ def _shown(path: Path) -> str:
 def _check_ports(topology: Topology) -> None:
     """Raises PortTaken before anything is started."""
     assert topology.port is not None
-    replicas = topology.replicas if topology.balancer == "none" else 1
+    replicas = topology.replicas if topology.balancer is None else 1
     for port in range(topology.port, topology.port + replicas):
         if not is_free(port):
             raise PortTaken(port)

@@ -1,8 +1,11 @@
 import asyncio
 import io
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import aiohttp
 import pytest
@@ -10,13 +13,14 @@ import pytest
 from core.http import IDLE_TIMEOUT_S, MAX_BODY_BYTES
 from core.settings import Publishing
 from stack import parts
-from stack.configuration import nginx_configuration, render
-from stack.ports import free_port
+from stack.configuration import Balancer, nginx_configuration, render
+from stack.parts import Part
+from stack.ports import HOST, free_port
 from stack.programs import find
 from stack.supervisor import Stack
 from tests.servers import needs
 
-BALANCERS: list[parts.Balancer] = ["nginx-plain", "nginx-tuned"]
+BALANCERS: tuple[Balancer, ...] = get_args(Balancer)
 
 
 def test_a_line_is_repeated_for_each_item_of_a_list():
@@ -30,7 +34,7 @@ def test_an_unknown_name_is_refused():
 
 
 @pytest.mark.parametrize("balancer", BALANCERS)
-def test_nginx_takes_the_file(balancer: str, tmp_path: Path):
+def test_nginx_takes_the_file(balancer: Balancer, tmp_path: Path):
     needs("nginx")
     path = tmp_path / "nginx.conf"
     path.write_text(nginx_configuration(balancer, free_port(), [free_port(), free_port()], tmp_path))
@@ -38,6 +42,13 @@ def test_nginx_takes_the_file(balancer: str, tmp_path: Path):
     tried = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert tried.returncode == 0, tried.stderr
     assert "[warn]" not in tried.stderr
+
+
+def test_random_is_tuned_but_for_the_choice(tmp_path: Path):
+    tuned, chosen = (
+        nginx_configuration(name, 8080, [8081, 8082], tmp_path) for name in ("nginx-tuned", "nginx-random")
+    )
+    assert tuned.replace("        least_conn;\n", "        random two least_conn;\n") == chosen != tuned
 
 
 def test_nginx_outwaits_the_api_and_lets_go_first(tmp_path: Path):
@@ -53,46 +64,97 @@ def _seconds(text: str, directive: str) -> float:
     return float(text.split(f" {directive} ")[1].split("s;")[0])
 
 
-@pytest.fixture
-async def replica() -> AsyncIterator[int]:
-    """The port of an upstream that answers every request with its request line and then closes."""
+@asynccontextmanager
+async def replica(answer: Callable[[bytes], bytes]) -> AsyncIterator[int]:
+    """The port of an upstream that gives each connection one answer to its request's head; none if that is empty."""
+    over = asyncio.Event()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0]
-        head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(line)}\r\n\r\n"
-        writer.write(head.encode() + line)
-        await writer.drain()
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said = answer(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(said)
+        if not said:
+            await over.wait()
         writer.close()
 
     port = free_port()
-    async with await asyncio.start_server(answer, "127.0.0.1", port):
+    async with await asyncio.start_server(serve, HOST, port):
         yield port
+        over.set()
 
 
-@pytest.mark.parametrize(("balancer", "version"), [("nginx-plain", "1.0"), ("nginx-tuned", "1.1")])
-async def test_forwards(balancer: parts.Balancer, version: str, replica: int, tmp_path: Path):
+def echo(head: bytes) -> bytes:
+    """A 200 whose content is the request's own head."""
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head)
+
+
+def silence(head: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("balancer", "version"), [("nginx-plain", "1.0"), ("nginx-tuned", "1.1"), ("nginx-random", "1.1")]
+)
+async def test_forwards_and_tells_where_a_request_came_from(balancer: Balancer, version: str, tmp_path: Path):
     needs("nginx")
-    async with Stack(tmp_path) as stack, aiohttp.ClientSession() as client:
-        nginx = await stack.start(parts.nginx(tmp_path, upstream_ports=[replica], balancer=balancer))
-        async with client.get(f"{nginx.url}/rates/film-42") as response:
-            assert await response.text() == f"GET /rates/film-42 HTTP/{version}"
+    async with replica(echo) as port, Stack(tmp_path) as stack, aiohttp.ClientSession() as client:
+        nginx = await stack.start(parts.nginx(tmp_path, upstream_ports=[port], balancer=balancer))
+        async with client.get(f"{nginx.url}/rates/film-42", headers={"X-Forwarded-For": "10.9.8.7"}) as response:
+            lines = (await response.text()).split("\r\n")
+    assert lines[0] == f"GET /rates/film-42 HTTP/{version}"
+    assert [line for line in lines if line.startswith("X-Forwarded-For")] == [f"X-Forwarded-For: {HOST}"]
 
 
-async def test_tuned_answers_with_problem_documents_of_its_own(replica: int, tmp_path: Path):
+def impatient(part: Part) -> Part:
+    """nginx that waits a tenth of a second for an answer."""
+    ((path, text),) = part.files.items()
+    text = text.replace("proxy_read_timeout 65s;", "").replace("proxy_pass ", "proxy_read_timeout 100ms; proxy_pass ")
+    return replace(part, files={path: text})
+
+
+async def endless() -> AsyncIterator[bytes]:
+    """A body of unknown length, that turns out to be too large."""
+    for _ in range(MAX_BODY_BYTES // 65536 + 1):
+        yield b" " * 65536
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+async def test_its_own_errors_are_problem_documents(balancer: Balancer, tmp_path: Path):
     needs("nginx")
-    async with Stack(tmp_path) as stack, aiohttp.ClientSession() as client:
-        nginx = await stack.start(parts.nginx(tmp_path, upstream_ports=[replica]))
-        away = await stack.start(parts.nginx(tmp_path, upstream_ports=[free_port()], name="away"))
-        for url, status, kind in (
-            (f"{nginx.url}/metrics", 404, "no-such-page"),
-            (f"{away.url}/rates", 502, "no-replica"),
+    async with replica(silence) as port, Stack(tmp_path) as stack, aiohttp.ClientSession() as client:
+        slow = await stack.start(impatient(parts.nginx(tmp_path, upstream_ports=[port], balancer=balancer)))
+        away = await stack.start(parts.nginx(tmp_path, upstream_ports=[free_port()], balancer=balancer, name="away"))
+        for request, status, kind in (
+            (client.post(f"{away.url}/rate"), 502, "no-replica"),
+            (client.post(f"{slow.url}/rate"), 504, "no-replica"),
+            (client.post(f"{slow.url}/rates", data=io.BytesIO(b" " * (MAX_BODY_BYTES + 1))), 413, "body-too-large"),
+            (client.post(f"{slow.url}/rates", data=endless()), 413, "body-too-large"),
         ):
-            async with client.get(url) as response:
+            async with request as response:
                 assert response.status == status
                 assert response.content_type == "application/problem+json"
                 document = await response.json()
             assert document["status"] == status
             assert document["type"] == f"urn:fanrate:problem:{kind}"
-        async with client.post(f"{nginx.url}/rates", data=io.BytesIO(b" " * (MAX_BODY_BYTES + 1))) as response:
-            assert response.status == 413
-            assert (await response.json())["type"] == "urn:fanrate:problem:body-too-large"
+
+
+async def test_metrics_are_not_forwarded(tmp_path: Path):
+    needs("nginx")
+    async with replica(echo) as port, Stack(tmp_path) as stack, aiohttp.ClientSession() as client:
+        nginx = await stack.start(parts.nginx(tmp_path, upstream_ports=[port]))
+        async with client.get(f"{nginx.url}/metrics") as response:
+            assert response.status == 404
+            assert (await response.json())["type"] == "urn:fanrate:problem:no-such-page"
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+@pytest.mark.parametrize("status", [b"413 Request Entity Too Large", b"503 Service Unavailable"])
+async def test_a_replicas_own_refusal_is_passed_on_as_it_is(balancer: Balancer, status: bytes, tmp_path: Path):
+    needs("nginx")
+    body = b'{"type":"urn:fanrate:problem:broker-full"}'
+    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n" % status
+    said = b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
+    async with replica(lambda _: said) as port, Stack(tmp_path) as stack, aiohttp.ClientSession() as client:
+        nginx = await stack.start(parts.nginx(tmp_path, upstream_ports=[port], balancer=balancer))
+        async with client.post(f"{nginx.url}/rate?rate=5") as response:
+            assert (response.status, response.headers["Retry-After"]) == (int(status[:3]), "1")
+            assert await response.read() == body

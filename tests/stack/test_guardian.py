@@ -1,10 +1,14 @@
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from stack.guardian import Guardian
+from stack.supervisor import Stack
+from stack.topology import SERVERS, Broker
+from tests.stack.conftest import needs_broker, nothing_is_left_of, processes_of
 
 
 @pytest.fixture
@@ -37,6 +41,17 @@ def test_spares_what_was_forgotten(guardian: Guardian):
         guardian.close()
         assert child.poll() is None
         child.kill()
+
+
+@pytest.mark.parametrize(("broker", "processes"), [("kafka", {"java"}), ("rabbit", {"beam.smp", "epmd"})])
+async def test_ends_all_processes_of_a_server(broker: Broker, processes: set[str], tmp_path: Path):
+    """Erlang's leave nothing to be found by a parent: epmd makes itself a daemon if it may."""
+    needs_broker(broker)
+    async with Stack(tmp_path) as stack:
+        await stack.start(SERVERS[broker].make(stack.directory, durability="confirmed"), supervised=False)
+        assert processes <= {process.name() for process in processes_of(tmp_path)}
+        stack._guardian.close()
+        nothing_is_left_of(tmp_path)
 
 
 def test_a_child_keeps_its_process_id_and_an_empty_input(guardian: Guardian):

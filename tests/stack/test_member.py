@@ -118,6 +118,15 @@ async def test_five_deaths_in_a_row_end_it(stack: Stack, said: list[str]):
     assert (await asyncio.wait_for(stack.failed, 1)) is stack.members[0].failure
 
 
+async def test_a_service_that_refuses_its_settings_is_not_started_again(stack: Stack, said: list[str]):
+    settings = {"RATE_MIN": "7", "RATE_MAX": "6"}
+    part = parts.api(stack.directory, broker_url="nats://127.0.0.1:1", store_url="redis://127.0.0.1:1", env=settings)
+    with pytest.raises(PartFailed, match=r"api-1 died \(exit code 2\)(?s:.*)RATE_MIN 7 is above RATE_MAX 6"):
+        await stack.start(part)
+    assert stack.members[0].starts == 1
+    assert said == []
+
+
 async def test_deaths_after_readiness_are_not_in_a_row(stack: Stack):
     needs("redis-server")
     redis = await stack.start(parts.redis(stack.directory))
