@@ -1,17 +1,20 @@
-"""`python -m bench`: replay real ratings against a running service, or measure the spine."""
+"""`python -m bench`: replay real ratings against a running service, measure the spine, or compare the brokers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import uvloop
 
 from bench import replay
+from bench.bars import Options
+from bench.brokers import run as brokers_run
+from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
-from bench.spine.bars import Options
-from bench.spine.run import MEASURES, run
+from bench.spine import run as spine_run
 from core.errors import FanrateError
 from stack.programs import MISSING_PROGRAM, MissingProgram
 
@@ -44,12 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Replay real ratings against a running service, or measure the way of a rate.",
+        description="Replay real ratings against a running service, measure the way of a rate, or compare the brokers.",
         epilog="Exit codes: 0 fine, 1 the run found something, 2 wrong usage, 3 a needed program is not installed.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_replay(commands)
     _add_spine(commands)
+    _add_brokers(commands)
     return parser
 
 
@@ -83,7 +87,8 @@ def _add_spine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "missed bar names a profile, and exits with 1.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    command.add_argument("--only", choices=list(MEASURES), action="append", help="measure just this; may be repeated")
+    measures = list(spine_run.MEASURES)
+    command.add_argument("--only", choices=measures, action="append", help="measure just this; may be repeated")
     command.add_argument("--seconds", type=_natural, default=int(defaults.seconds), help="length of one load")
     command.add_argument("--repeat", type=_natural, default=defaults.repeat, help="turns, of which the median is taken")
     command.add_argument("--quick", action="store_true", help="a million POSTs instead of ten, fewer rates to fold")
@@ -93,7 +98,58 @@ def _add_spine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _spine(options: argparse.Namespace) -> int:
     settings = Options(seconds=options.seconds, repeat=options.repeat, quick=options.quick, profile=options.profile)
-    return FINE if uvloop.run(run(options.only or list(MEASURES), settings)) else FOUND
+    return FINE if uvloop.run(spine_run.run(options.only or list(spine_run.MEASURES), settings)) else FOUND
+
+
+def _add_brokers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    defaults, quick = Options(), brokers_run.QUICK
+    command = commands.add_parser(
+        "brokers",
+        help="measure every broker side by side",
+        description="Measure POST /rate, its tail, group commit, folding, nginx and memory on each broker, against "
+        "bars, in rounds, one topology up at a time: about 40 minutes. Prints one table with durability, versions and "
+        "CPU by role, and writes a JSON file to bench/out/. A broker whose server is missing is skipped. A missed bar "
+        "names a profile, and exits with 1. Needs redis-server, wrk, nginx and the brokers' servers.",
+    )
+    measures = list(brokers_run.MEASURES)
+    command.add_argument("--only", choices=measures, action="append", help="measure just this; may be repeated")
+    command.add_argument(
+        "--brokers",
+        type=_brokers,
+        default=list(BROKERS),
+        metavar="NAME[,NAME]",
+        help=f"just these of {', '.join(BROKERS)}",
+    )
+    command.add_argument(
+        "--seconds", type=_natural, help=f"length of one load [{defaults.seconds:g}; quick: {quick.seconds:g}]"
+    )
+    command.add_argument(
+        "--repeat",
+        type=_natural,
+        help=f"rounds; the median is taken [{defaults.repeat}; quick: {quick.repeat}]",
+    )
+    command.add_argument("--quick", action="store_true", help="one round of short loads, for orientation: 6 minutes")
+    command.add_argument("--profile", action="store_true", help="write profiles also where the bars are met")
+    command.set_defaults(run=_brokers_run)
+
+
+def _brokers_run(options: argparse.Namespace) -> int:
+    defaults = brokers_run.QUICK if options.quick else Options()
+    settings = replace(
+        defaults,
+        seconds=options.seconds or defaults.seconds,
+        repeat=options.repeat or defaults.repeat,
+        profile=options.profile,
+    )
+    names = options.only or list(brokers_run.MEASURES)
+    return FINE if uvloop.run(brokers_run.run(names, options.brokers, settings)) else FOUND
+
+
+def _brokers(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in BROKERS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(BROKERS)}")
+    return names
 
 
 def _natural(text: str) -> int:

@@ -1,7 +1,8 @@
-"""CPU time and memory by role, from the operating system's accounts, children included (nginx' workers)."""
+"""CPU time and memory by role, from the operating system's accounts, children included (nginx' workers, Erlang's)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,12 @@ def read(roles: Mapping[str, Sequence[int]]) -> dict[str, Account]:
 def cpu_used_s(before: Mapping[str, Account], after: Mapping[str, Account]) -> dict[str, float]:
     """CPU seconds that each role used between two readings."""
     return {role: account.cpu_s - before[role].cpu_s for role, account in after.items()}
+
+
+def own_cpu_s() -> float:
+    """CPU seconds of this process so far, and of its children that ended, such as wrk."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _with_children(pids: Sequence[int]) -> dict[int, psutil.Process]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.errors import FanrateError
 from core.rates import Rate
 from core.store import Summary
 
@@ -77,6 +78,13 @@ class Verdict:
 
     def _amount(self, fault: Fault) -> int:
         return sum(found.amount for found in self.findings if found.fault is fault)
+
+
+class LedgerOpen(FanrateError):
+    """A run of which not exactly that was counted that was confirmed."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__("; ".join([str(verdict), *verdict.lines()]))
 
 
 class Ledger:

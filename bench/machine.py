@@ -7,12 +7,17 @@ import platform
 import re
 import shutil
 import subprocess
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
-_LIBRARIES = ("aiohttp", "hiredis", "msgspec", "nats-py", "redis", "uvloop")
+from stack.kafka import KAFKA_VERSION, kafka_jars
+from stack.programs import MissingProgram, find
+
+_LIBRARIES = ("aio-pika", "aiohttp", "aiokafka", "hiredis", "msgspec", "nats-py", "pamqp", "redis", "uvloop")
 _PROGRAMS = {"redis-server": "--version", "nats-server": "--version", "nginx": "-v", "wrk": "--version"}
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
@@ -25,8 +30,20 @@ def describe() -> dict[str, object]:
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
         "load_average": os.getloadavg()[0],
-        "versions": {"python": platform.python_version(), **_library_versions(), **_program_versions()},
+        "versions": versions(),
     }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python, the libraries and the server programs, as far as they are installed."""
+    found = {"python": platform.python_version(), **_library_versions(), **_program_versions()}
+    with suppress(MissingProgram):
+        kafka_jars()
+        found["kafka"] = KAFKA_VERSION
+    with suppress(MissingProgram):
+        found["rabbitmq-server"] = _rabbit_version(find("rabbitmq-server").resolve())
+    return found
 
 
 def _processor() -> str:
@@ -58,6 +75,13 @@ def _program_versions() -> dict[str, str]:
         if number := _VERSION.search(told.stdout + told.stderr):
             found[name] = number[0]
     return found
+
+
+def _rabbit_version(program: Path) -> str:
+    """Its folder is named after it, that of Debian's wrapper holds such a folder; asking it takes a node that runs."""
+    folders = [program.parent.parent, *program.parent.parent.glob("lib/rabbitmq_server-*")]
+    numbers = [_VERSION.search(folder.name) for folder in folders]
+    return next((number[0] for number in reversed(numbers) if number), "?")
 
 
 def _which(name: str) -> str | None:

@@ -15,12 +15,12 @@ from statistics import median
 
 from redis.asyncio import Redis
 
+from bench import profiles
+from bench.bars import CONNECTIONS, Bar, Measured, Options
 from bench.client import Address
 from bench.ledger import Ledger
 from bench.load import Report, closed_loop, open_loop, percentile, rate_request
-from bench.spine import profiles
-from bench.spine.bars import CONNECTIONS, Bar, Measured, Options
-from bench.spine.scene import WARM_UP_S, Scene, scene
+from bench.scene import WARM_UP_S, Scene, scene
 
 PROBE_EVERY_S = 0.02
 _LOOK_EVERY_S = 0.002

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.spine import profiles
-from bench.spine.bars import CONNECTIONS, Bar, Measured, Options
-from bench.spine.scene import WARM_UP_S, scene
+from bench import profiles
+from bench.bars import CONNECTIONS, Bar, Measured, Options
+from bench.scene import WARM_UP_S, scene
 
 FEW = (1, 2, 5)
 
@@ -18,7 +18,7 @@ FEW = (1, 2, 5)
 async def measure(options: Options) -> Measured:
     """Confirmed rates a second of both in turns, at few connections and at many."""
     async with scene(options) as stage:
-        single = await stage.start_app("bench.publish_per_request", stage.running.nats.url)
+        single = await stage.start_app("bench.publish_per_request", stage.broker.url)
         for target in (single, stage.api):
             await stage.load_alone(target, seconds=WARM_UP_S)
         samples: list[dict[str, object]] = []

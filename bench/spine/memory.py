@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bench import accounts
-from bench.spine import profiles
-from bench.spine.bars import Bar, Measured, Options
-from bench.spine.scene import WARM_UP_S, Scene, scene
+from bench import accounts, profiles
+from bench.bars import Bar, Measured, Options
+from bench.scene import WARM_UP_S, Scene, scene
 
 POSTS = 10_000_000
 QUICK_POSTS = 1_000_000
@@ -65,13 +64,13 @@ async def _at_full_load(stage: Scene, posts: int) -> tuple[float, list[Sample]]:
 async def _with_the_broker_frozen(stage: Scene) -> list[Sample]:
     """Single rates on many connections, and a thousand at a time so that the bound of unconfirmed rates is reached."""
     async with _sampling(stage) as samples:
-        stage.running.nats.freeze()
+        stage.broker.freeze()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(stage.load(stage.api, connections=256, seconds=FROZEN_S), name="single rates")
                 tasks.create_task(stage.load(stage.api, script="rates", seconds=FROZEN_S), name="many rates")
         finally:
-            stage.running.nats.thaw()
+            stage.broker.thaw()
         await stage.settle()
         await stage.load(stage.api, seconds=WARM_UP_S)
     return samples

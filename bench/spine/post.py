@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.spine import profiles
-from bench.spine.bars import CONNECTIONS, Bar, Measured, Options
-from bench.spine.scene import WARM_UP_S, scene
+from bench import profiles
+from bench.bars import CONNECTIONS, Bar, Measured, Options
+from bench.scene import WARM_UP_S, scene
 
 
 async def measure(options: Options) -> Measured:

@@ -8,14 +8,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
 from bench import machine, runs, wrk
+from bench.bars import Bar, Measured, Options
 from bench.client import Address
 from bench.spine import fold, fresh, group, memory, post
-from bench.spine.bars import Bar, Measure, Measured, Options
 from stack.programs import find
+
+Measure = Literal["post", "group", "fold", "fresh", "memory"]
 
 MEASURES: dict[Measure, Callable[[Options], Awaitable[Measured]]] = {
     "post": post.measure,

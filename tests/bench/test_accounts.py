@@ -38,3 +38,11 @@ def test_a_process_that_is_gone_adds_nothing() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert accounts.read({"gone": [gone.pid]}) == {"gone": accounts.Account(0, 0)}
+
+
+def test_this_process_and_its_ended_children_count_as_its_own() -> None:
+    before_s = accounts.own_cpu_s()
+    subprocess.run(
+        [sys.executable, "-c", BURN.replace("time.sleep(60)", "")], capture_output=True, timeout=30, check=True
+    )
+    assert 0.25 < accounts.own_cpu_s() - before_s < 2

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from bench import wrk
+from bench.bars import Bar
 from bench.client import Address
-from bench.spine.bars import Bar
 from tests.servers import needs
 
 LINE = b'{"requests":1000,"duration_us":2000000,"not_200":10,"connect":1,"read":2,"write":3,"timeout":4}'

@@ -1,4 +1,7 @@
-"""The scene of a measure: a topology, programs beside it to compare with, accounts by role, and the run's ledger."""
+"""The scene of a measure: a topology, programs beside it to compare with, accounts by role, and the run's ledger.
+
+The roles are `api`, `process`, `broker`, `redis` (the store's), `balancer` and `load`: whatever sends.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,16 @@ import shlex
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import accounts, wrk
+from bench.bars import CONNECTIONS, Options
 from bench.client import Address
 from bench.ledger import Verdict, compare_totals
 from bench.reading import PATIENCE_S, Patience, Reader
 from bench.runs import OUT
-from bench.spine.bars import CONNECTIONS, Options
 from stack.member import Member
 from stack.parts import Part, Tier
 from stack.ports import HOST, free_port
@@ -38,8 +41,13 @@ class Load:
         """CPU microseconds of `role` per confirmed rate."""
         return self.cpu_s[role] / max(1, self.peak.confirmed_rates) * 1e6
 
+    @property
+    def cpu_us_per_rate(self) -> dict[str, float]:
+        """The same of each role."""
+        return {role: round(self.cpu_us(role), 2) for role in self.cpu_s}
+
     def sample(self, **more: object) -> dict[str, object]:
-        cpu_us = {role: round(self.cpu_us(role), 2) for role in self.cpu_s}
+        cpu_us = self.cpu_us_per_rate
         return {**more, "rates_per_s": round(self.peak.per_s), "cpu_us_per_rate": cpu_us, "wrk": self.peak}
 
 
@@ -47,6 +55,7 @@ class Load:
 class Scene:
     """A running topology under measurement."""
 
+    topology: Topology
     running: Running
     reader: Reader
     options: Options
@@ -64,12 +73,22 @@ class Scene:
         return self.running.processes[0]
 
     @property
+    def broker(self) -> Member:
+        assert self.running.broker is not None
+        return self.running.broker
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What further services of this scene are started with."""
+        return {**self.topology.settings, **_QUIET}
+
+    @property
     def roles(self) -> dict[str, list[int]]:
         """The process ids of each role that is up."""
         members = {
             "api": self.running.apis,
             "process": self.running.processes,
-            "nats": [self.running.nats],
+            "broker": [self.broker],
             "redis": [self.running.redis],
         }
         return {role: [member.pid for member in each if member.running] for role, each in members.items()}
@@ -90,9 +109,10 @@ class Scene:
         command = wrk.command(address, f"bench/wrk/{script}.lua", connections=connections, seconds=seconds)
         self.commands[shlex.join(command)] = None
         roles = {**self.roles, role: [target.pid]}
-        before = accounts.read(roles)
+        before, own_before_s = accounts.read(roles), accounts.own_cpu_s()
         peak = await wrk.run(address, script, connections=connections, seconds=seconds)
         used = accounts.cpu_used_s(before, accounts.read(roles))
+        used["load"] = accounts.own_cpu_s() - own_before_s
         if role != "baseline":
             self.book(sent=peak.sent_rates, confirmed=peak.confirmed_rates)
         return Load(peak, used)
@@ -136,18 +156,20 @@ class Scene:
         return compare_totals(sent=self.sent, confirmed=self.confirmed, counted=counted)
 
 
+_QUIET = {"LOG_LEVEL": "warning"}
+_ON_NATS = Topology(broker="nats")
+
+
 @asynccontextmanager
-async def scene(options: Options) -> AsyncIterator[Scene]:
-    """One API replica and one process on NATS and Redis, with their data on this disk, not in a memory file system."""
+async def scene(options: Options, topology: Topology = _ON_NATS) -> AsyncIterator[Scene]:
+    """`topology`, whose data lies on this disk and not in a memory file system, and whose services log only warnings.
+    The first replica is the one that is read."""
     OUT.mkdir(parents=True, exist_ok=True)
+    topology = replace(topology, api_env=_QUIET, process_env=_QUIET)
     with TemporaryDirectory(prefix="scene-", dir=OUT) as directory:
-        topology = Topology(broker="nats", replicas=1, processes=1, api_env=_QUIET, process_env=_QUIET)
         async with running(topology, Path(directory)) as up:
-            reader = Reader(Address.of(up.url))
+            reader = Reader(Address.of(up.apis[0].url))
             try:
-                yield Scene(up, reader, options)
+                yield Scene(topology, up, reader, options)
             finally:
                 reader.close()
-
-
-_QUIET = {"LOG_LEVEL": "warning"}

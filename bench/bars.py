@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from bench.ledger import Verdict
-
-Measure = Literal["post", "group", "fold", "fresh", "memory"]
 
 CONNECTIONS = 64
 
@@ -42,17 +39,28 @@ class Bar:
             return False
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
+    @property
+    def bound(self) -> str:
+        return f"{'<=' if self.at_most else '>='} {self.limit:,g}"
+
+    @property
+    def measured(self) -> str:
+        return "void" if self.value is None else figure(self.value)
+
+    @property
+    def outcome(self) -> str:
+        return "met" if self.met else "MISSED"
+
     def __str__(self) -> str:
-        bound = f"{'<=' if self.at_most else '>='} {self.limit:,g} {self.unit}".rstrip()
-        value = "void" if self.value is None else f"{_figure(self.value)} {self.unit}".rstrip()
-        return f"{self.name:<62} {bound:>18}  {value:>18}  {'met' if self.met else 'MISSED'}"
+        bound, measured = (f"{text} {self.unit}".rstrip() for text in (self.bound, self.measured))
+        return f"{self.name:<62} {bound:>18}  {measured:>18}  {self.outcome}"
 
 
 @dataclass(slots=True)
 class Measured:
     """The answer of one measure. `samples` hold what each repetition gave, as they go into the run's file."""
 
-    measure: Measure
+    measure: str
     bars: list[Bar]
     samples: list[dict[str, object]]
     verdict: Verdict
@@ -65,5 +73,5 @@ class Measured:
         return self.verdict.clean and all(bar.met for bar in self.bars)
 
 
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.bars import Measured
+from bench.folding import fill, film_ratings, watch
 from bench.runs import OUT
-from bench.spine.bars import Measured
-from bench.spine.scene import Scene
+from bench.scene import Scene
 from stack import parts
 from stack.member import Member
 from stack.parts import Part
@@ -44,41 +45,58 @@ class Profile:
 
 async def of_api(stage: Scene, measured: Measured) -> list[Path]:
     """A profile of an API replica at full load, if a bar was missed or profiles are wanted."""
-    if measured.fine and not stage.options.profile:
-        return []
+    return [] if measured.fine and not stage.options.profile else [await profile_api(stage)]
+
+
+async def of_process(stage: Scene, measured: Measured) -> list[Path]:
+    """The same of the consumer, while the API is at full load."""
+    return [] if measured.fine and not stage.options.profile else [await profile_process(stage)]
+
+
+async def profile_api(stage: Scene) -> Path:
+    """A replica of its own under cProfile, at full load."""
     stage.options.say("profiling the API")
     part = parts.api(
         stage.running.stack.directory,
-        broker_url=stage.running.nats.url,
+        broker_url=stage.broker.url,
         store_url=stage.running.redis.url,
+        env=stage.settings,
         name="api-profiled",
     )
     profile = await _start(stage, part, "api")
     await profile.member.wait_ready()
     await stage.load(profile.member)
     await stage.settle()
-    return [await profile.finish()]
+    return await profile.finish()
 
 
-async def of_process(stage: Scene, measured: Measured) -> list[Path]:
-    """The same of the consumer, while the API is at full load."""
-    if measured.fine and not stage.options.profile:
-        return []
+async def profile_process(stage: Scene) -> Path:
+    """A consumer under cProfile in place of the scene's, while the API is at full load."""
     stage.options.say("profiling the consumer")
     await stage.process.stop()
-    profile = await start_process(stage)
+    profile = await _start_process(stage)
     await profile.member.wait_ready()
     await stage.load(stage.api)
     await stage.settle()
-    return [await profile.finish()]
+    return await profile.finish()
 
 
-async def start_process(stage: Scene) -> Profile:
+async def profile_folding(stage: Scene, amount: int) -> Path:
+    """A consumer under cProfile in place of the scene's, while it folds `amount` waiting film ratings."""
+    stage.options.say("profiling the consumer")
+    before, _ = await fill(stage, film_ratings(), amount)
+    profile = await _start_process(stage)
+    await watch(stage, before.total, amount)
+    return await profile.finish()
+
+
+async def _start_process(stage: Scene) -> Profile:
     """A consumer under cProfile, not waited for."""
     part = parts.process(
         stage.running.stack.directory,
-        broker_url=stage.running.nats.url,
+        broker_url=stage.broker.url,
         store_url=stage.running.redis.url,
+        env=stage.settings,
         name="process-profiled",
     )
     return await _start(stage, part, "process")

@@ -1,0 +1,79 @@
+"""How long a `POST /rate` takes at half of its own peak, on a fixed schedule, at the 99th percentile."""
+
+from __future__ import annotations
+
+import itertools
+
+from bench import accounts
+from bench.bars import CONNECTIONS, Options
+from bench.brokers.contestants import KAFKA, NATS, RABBIT_QUORUM, REDIS
+from bench.brokers.measures import Asked, Measure, Taken, Visit
+from bench.client import Address
+from bench.ledger import Ledger
+from bench.load import Report, open_loop, percentile, rate_request
+from bench.scene import WARM_UP_S
+
+_KEY = "p99"
+_SUBJECTS = 3000
+
+
+async def _take(visit: Visit) -> list[Taken]:
+    """Void where the generator fell behind its schedule."""
+    stage = visit.stage
+    if visit.posted is None:
+        await stage.load(stage.api, seconds=WARM_UP_S)
+        visit.options.say("the peak")
+        visit.posted = await stage.load(stage.api)
+        await stage.settle()
+    per_s = visit.posted.peak.per_s / 2
+    visit.options.say(f"{per_s:,.0f} POST /rate a second on a schedule")
+    address = Address.of(stage.api.url)
+    requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
+    ledger = Ledger()
+    before, own_before_s = accounts.read(stage.roles), accounts.own_cpu_s()
+    report = await open_loop(
+        address, requests, ledger, per_s=per_s, seconds=_seconds(visit.options), connections=CONNECTIONS
+    )
+    used = accounts.cpu_used_s(before, accounts.read(stage.roles))
+    used["load"] = accounts.own_cpu_s() - own_before_s
+    stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
+    await stage.settle()
+    cpu_us = {role: cpu_s / max(1, ledger.confirmed_rates) * 1e6 for role, cpu_s in used.items()}
+    value = None if report.fell_behind else percentile(report.latencies_s, 99) * 1000
+    return [Taken(_KEY, value, cpu_us, _sample(per_s, report))]
+
+
+def _sample(per_s: float, report: Report) -> dict[str, object]:
+    return {
+        "scheduled_per_s": round(per_s),
+        "confirmed_per_s": round(len(report.confirmed_at) / report.seconds),
+        "statuses": dict(report.statuses),
+        "unsent": report.unsent,
+        "fell_behind": report.fell_behind,
+        "answer_ms": {f"p{at:g}": round(percentile(report.latencies_s, at) * 1000, 2) for at in (50, 90, 99, 99.9)},
+        "generator_late_ms_p99": round(percentile(report.wake_ups_s, 99) * 1000, 2),
+    }
+
+
+def _seconds(options: Options) -> float:
+    return 2 * options.seconds
+
+
+def _lasts_s(options: Options) -> float:
+    return _seconds(options) + 3
+
+
+MEASURE = Measure(
+    "p99",
+    [
+        Asked(
+            _KEY,
+            "p99 of a POST /rate at half of its own peak, open loop",
+            "ms",
+            True,
+            dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 25.0),
+        )
+    ],
+    _take,
+    _lasts_s,
+)
