@@ -46,6 +46,8 @@ LINGERING_S: Final = 2.0
 LAME_DUCK_S: Final = 1.0
 """How long a draining server answers `Connection: close` before it closes connections that stay silent."""
 BACKLOG: Final = 1024
+ACCESS_FORMAT: Final = '%a "%{X-Forwarded-For}i" %t "%r" %s %b "%{User-Agent}i"'
+"""aiohttp's words for: who is connected, the client's address as the balancer tells it, and the request."""
 
 
 class ListenError(FanrateError):
@@ -179,6 +181,7 @@ class HttpService:
             self._handle,
             access_log_class=AccessLogger,
             access_log=logging.getLogger("access") if self._access_log else None,
+            access_log_format=ACCESS_FORMAT,
             keepalive_timeout=IDLE_TIMEOUT_S,
             lingering_time=LINGERING_S,
             tcp_keepalive=False,

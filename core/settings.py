@@ -123,7 +123,7 @@ class Topology(Dispatching):
 class Listening(Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port of the HTTP interface; 0 takes a free one")
-    access_log: bool = Field(False, description="log every request; halves the throughput")
+    access_log: bool = Field(False, description="log every request, with X-Forwarded-For; halves the throughput")
 
 
 class Intake(Batching):

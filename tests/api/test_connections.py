@@ -109,10 +109,13 @@ async def test_requests_are_logged_when_asked_for(
     service = await start(access_log=True, log_format=log_format)
     with caplog.at_level("INFO", "access"):
         assert b" 200 OK" in await answer_to(service.url, LAST)
-        assert b" 404 Not Found" in await answer_to(service.url, LAST.replace(b"/rate", b"/nothing"))
+        forwarded = b"\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+        nowhere = LAST.replace(b"/rate", b"/nothing").removesuffix(b"\r\n\r\n") + forwarded
+        assert b" 404 Not Found" in await answer_to(service.url, nowhere)
     logged = "\n".join(record.getMessage() for record in caplog.records if record.name == "access")
     assert "POST /rate?rate=5" in logged
     assert "404" in logged
+    assert '127.0.0.1 "192.0.2.7"' in logged
 
 
 @pytest.mark.parametrize(

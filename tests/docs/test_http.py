@@ -153,7 +153,7 @@ def _kinds_of(file: Path) -> Iterator[str]:
 
 
 def _kinds_of_nginx() -> Iterator[str]:
-    template = (ROOT / "nginx" / "nginx-tuned.conf.template").read_text(encoding="utf-8")
+    template = (ROOT / "nginx" / "problem-words.conf.template").read_text(encoding="utf-8")
     kinds = re.search(r"\$problem_kind \{(.*?)\}", template, re.DOTALL)
     assert kinds is not None
     yield from re.findall(r'"([a-z-]+)";', kinds[1])
