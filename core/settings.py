@@ -88,7 +88,7 @@ class Working(Batching):
 class Topology(Dispatching):
     """Where the service's broker and store are, and what it calls its own there."""
 
-    broker_url: str = Field("nats://127.0.0.1:4222", description="the message broker, nats://HOST:PORT")
+    broker_url: str = Field("nats://127.0.0.1:4222", description="the message broker: docs/brokers.md has the forms")
     store_url: str = Field("redis://127.0.0.1:6379/0", description="the Redis that counts, redis://HOST:PORT/DB")
     topic: str = Field("rates", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="topic that rates are published to")
     groups: str = Field(

@@ -48,6 +48,7 @@ _FSYNCS: Final[dict[Durability, tuple[str, ...]]] = {
 }
 """What appendfsync may be: with everysec a killed Redis forgets counts of its last second, whose messages are gone."""
 
+_SETTINGS: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 _PREFIX: Final = "fanrate:{0}:"
 _REFUSALS: Final = ("REFUSED", "WRONGTYPE", "user_script:")
 """How Redis begins when the data is at fault; anything else it says means not now."""
@@ -103,12 +104,14 @@ class RedisStore:
                 if int(version.split(".")[0]) < 7:
                     raise StoreUnavailable(f"Redis {version} is too old: 7 or newer is needed")
             try:
-                settings = await _answer(self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy"))
+                settings = await _answer(self._redis.config_get(*_SETTINGS))
             except (exceptions.NoPermissionError, exceptions.ResponseError):
                 return
         if settings.get("appendonly") != "yes" or settings.get("appendfsync") not in self._fsyncs:
             wanted = " or ".join(self._fsyncs)
             raise StoreUnavailable(f"Redis may forget what it counted: set appendonly yes and appendfsync {wanted}")
+        if settings.get("no-appendfsync-on-rewrite") != "no" and "everysec" not in self._fsyncs:
+            raise StoreUnavailable("Redis may forget what it counted: set no-appendfsync-on-rewrite no")
         if settings.get("maxmemory-policy") != "noeviction":
             raise StoreUnavailable("Redis may evict what it counted: set maxmemory-policy noeviction")
 

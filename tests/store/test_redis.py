@@ -250,6 +250,7 @@ async def test_a_store_that_still_loads_is_away(tmp_path: Path) -> None:
     [
         ("appendfsync", "everysec", "always"),
         ("appendonly", "no", "yes"),
+        ("no-appendfsync-on-rewrite", "yes", "no"),
         ("maxmemory-policy", "allkeys-lru", "noeviction"),
     ],
 )
