@@ -12,3 +12,9 @@ collect_ignore = ["example_broker"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="run each trouble in full instead of a smoke of it")
+    parser.addoption(
+        "--broker",
+        type=lambda names: names.split(","),
+        metavar="KIND[,KIND]",
+        help="make trouble for these brokers only, such as memory, nats, nats+core, kafka, rabbit, redis",
+    )

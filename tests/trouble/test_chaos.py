@@ -9,8 +9,9 @@ import pytest
 
 from stack.member import Member
 from tests.trouble.conftest import Choose
-from tests.trouble.load import load_on
-from tests.trouble.world import NatsWorld
+from tests.trouble.served import ServedWorld
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def _die(member: Member, away_s: float) -> None:
@@ -39,23 +40,23 @@ async def _crash(member: Member, away_s: float) -> None:
 TROUBLES = [_die, _restart, _freeze, _crash]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_chaos(nats: NatsWorld, choose: Choose[float], seed: int) -> None:
-    chance = random.Random(seed)
-    parts = nats.parts
-    members = [parts.redis, parts.nats, nats.nginx, *parts.apis, *parts.processes]
+@pytest.mark.smoke("nats")
+async def test_chaos(served: ServedWorld, choose: Choose[float]) -> None:
+    chance = random.Random(1)
+    members = served.members
 
     async def plague(member: Member, until: float, pauses: random.Random) -> None:
         while asyncio.get_running_loop().time() < until:
             await pauses.choice(TROUBLES)(member, pauses.uniform(0, 2))
             await asyncio.sleep(pauses.uniform(0.2, 3))
 
-    async with load_on(nats.nginx.url) as load:
-        until = asyncio.get_running_loop().time() + choose(6, 90)
+    async with served.load() as load:
+        until = asyncio.get_running_loop().time() + choose(2, 150)
         await asyncio.gather(*(plague(member, until, random.Random(chance.random())) for member in members))
         for member in members:
             await member.wait_ready()
             load.back(member.name)
-        await load.run_for(2)
+        await load.flows()
+        await load.run_for(1)
         await load.stop()
         await load.settle(abandoned=True)

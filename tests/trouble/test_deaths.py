@@ -5,111 +5,114 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from pathlib import Path
 
-from core.store import LEASE_S
-from stack import parts
-from stack.supervisor import Stack
-from tests.servers import needs
+import pytest
+
+from core.store import LEASE_S, Opened
 from tests.trouble.conftest import Choose
-from tests.trouble.load import load_on
-from tests.trouble.world import NatsWorld, World
+from tests.trouble.served import ServedWorld
+from tests.trouble.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LEASE_INTERVAL_S = 0.5
 """How far behind /opened may be."""
 
 
-async def test_broker_away_at_the_start(tmp_path: Path, choose: Choose[float]) -> None:
+@pytest.mark.smoke("nats")
+async def test_broker_away_at_the_start(served: ServedWorld, choose: Choose[float]) -> None:
     """Services start, are alive and not ready, and become ready by themselves."""
-    needs("redis-server", "nats-server")
-    async with Stack(tmp_path) as stack:
-        redis = await stack.start(parts.redis(tmp_path))
-        nats = await stack.start(parts.nats(tmp_path))
-        await nats.kill()
-        urls = {"broker_url": nats.url, "store_url": redis.url}
-        api = await stack.start(parts.api(tmp_path, **urls), wait=False)
-        process = await stack.start(parts.process(tmp_path, **urls), wait=False)
-        await asyncio.sleep(choose(1, 10))
-        assert api.running
-        assert process.running
-        assert not api.ready
-        assert not process.ready
-        await nats.start()
-        await api.wait_ready(5)
-        await process.wait_ready(5)
-        async with load_on(api.url) as load:
-            assert (await load.stop()).failed == 0
-            await load.settle()
-        assert (api.starts, process.starts) == (1, 1)
+    services = [*served.apis, *served.processes]
+    await asyncio.gather(*(service.stop() for service in services))
+    await served.broker.kill()
+    starts = [service.starts for service in services]
+    for service in services:
+        await service.start(wait=False)
+    await asyncio.sleep(choose(1, 10))
+    assert all(service.running for service in services)
+    assert not any(service.ready for service in services)
+    await served.broker.start()
+    for service in services:
+        await service.wait_ready(served.kind.flows_again_s)
+    async with served.load() as load:
+        assert (await load.stop()).failed == 0
+        await load.settle()
+    assert [service.starts for service in services] == [before + 1 for before in starts]
 
 
-async def test_broker_killed(nats: NatsWorld, choose: Choose[float]) -> None:
-    async with load_on(nats.nginx.url) as load:
-        for away_s in (0, 2, 8)[: choose(2, 3)]:
-            await nats.parts.nats.kill()
+async def test_broker_killed(served: ServedWorld, choose: Choose[float]) -> None:
+    async with served.load() as load:
+        for away_s in (0.5, 0, 8)[: choose(1, 3)]:
+            await served.broker.kill()
             await load.run_for(away_s)
-            await nats.parts.nats.start()
+            await served.broker.start()
             load.back("the broker")
-            await load.run_for(3)
+            await load.flows()
+            await load.run_for(choose(0.5, 3))
         report = await load.stop()
         assert set(report.statuses) <= {200, 503}
         assert report.broken == report.silent == 0
         await load.settle()
 
 
-async def test_broker_frozen(nats: NatsWorld, choose: Choose[float]) -> None:
-    async with load_on(nats.nginx.url) as load:
-        nats.parts.nats.freeze()
-        await load.run_for(choose(7, 20))
-        nats.parts.nats.thaw()
+async def test_broker_frozen(served: ServedWorld, choose: Choose[float]) -> None:
+    async with served.load() as load:
+        served.broker.freeze()
+        await load.run_for(choose(3, 20))
+        served.broker.thaw()
         load.back("the broker")
-        await load.run_for(3)
+        await load.flows()
+        await load.run_for(choose(0.5, 3))
         report = await load.stop()
         assert set(report.statuses) == {200, 503}
         assert report.broken == report.silent == 0
         await load.settle()
 
 
-async def test_redis_killed(nats: NatsWorld, choose: Choose[float]) -> None:
+@pytest.mark.smoke("nats")
+async def test_redis_killed(served: ServedWorld, choose: Choose[float]) -> None:
     """POSTs go on, counting catches up."""
-    async with load_on(nats.nginx.url) as load:
+    async with served.load() as load:
         for away_s in (1, 5, 20)[: choose(1, 3)]:
-            await nats.parts.redis.kill()
+            await served.redis.kill()
             await load.run_for(away_s)
-            await nats.parts.redis.start()
+            await served.redis.start()
             await load.grows("counted after Redis was back", load.counted_rates)
             await load.run_for(1)
         assert (await load.stop()).failed == 0
         await load.settle()
 
 
-async def test_redis_frozen(nats: NatsWorld, choose: Choose[float]) -> None:
-    async with load_on(nats.nginx.url) as load:
-        nats.parts.redis.freeze()
-        await load.run_for(choose(6, 20))
-        nats.parts.redis.thaw()
+@pytest.mark.smoke
+async def test_redis_frozen(served: ServedWorld, choose: Choose[float]) -> None:
+    async with served.load() as load:
+        served.redis.freeze()
+        await load.run_for(choose(6, 25))
+        served.redis.thaw()
         await load.grows("counted after Redis was back", load.counted_rates)
         await load.run_for(1)
         assert (await load.stop()).failed == 0
         await load.settle()
 
 
-async def test_processes_killed(nats: NatsWorld, choose: Choose[int]) -> None:
-    async with load_on(nats.nginx.url) as load:
+@pytest.mark.smoke
+async def test_processes_killed(served: ServedWorld, choose: Choose[int]) -> None:
+    async with served.load() as load:
         for number in range(choose(2, 10)):
-            process = nats.parts.processes[number % 2]
+            process = served.processes[number % 2]
             await process.kill()
             await load.run_for(0.3)
             await process.start()
-            await load.grows(f"counted by {process.name}", partial(nats.counted_by, number % 2))
+            await load.grows(f"counted by {process.name}", partial(served.counted_by, number % 2))
         assert (await load.stop()).failed == 0
         await load.settle()
 
 
-async def test_replicas_killed(nats: NatsWorld, choose: Choose[int]) -> None:
-    async with load_on(nats.nginx.url) as load:
+@pytest.mark.smoke("nats")
+async def test_replicas_killed(served: ServedWorld, choose: Choose[int]) -> None:
+    async with served.load() as load:
         for number in range(choose(2, 10)):
-            api = nats.parts.apis[number % 2]
+            api = served.apis[number % 2]
             await api.kill()
             await load.run_for(0.5)
             await api.start()
@@ -119,8 +122,9 @@ async def test_replicas_killed(nats: NatsWorld, choose: Choose[int]) -> None:
         await load.settle(abandoned=True)
 
 
+@pytest.mark.smoke("memory")
 async def test_nginx_killed(world: World, choose: Choose[int]) -> None:
-    async with load_on(world.nginx.url) as load:
+    async with world.load() as load:
         for _ in range(choose(1, 5)):
             await world.nginx.crash()
             load.back("nginx")
@@ -129,42 +133,43 @@ async def test_nginx_killed(world: World, choose: Choose[int]) -> None:
         await load.settle()
 
 
+@pytest.mark.smoke("memory")
 async def test_consumers_stopped(world: World, choose: Choose[float]) -> None:
     """Everything confirmed stays opened, is told of to within a lease interval, and is counted in the end."""
-    async with load_on(world.nginx.url) as load:
+    async with world.load() as load:
         await world.stop_processes()
         await load.run_for(choose(3, 60))
         assert (await load.stop()).failed == 0
-        counted = (await load.reader.totals()).count
-        waiting = load.ledger.confirmed_rates - counted
+        waiting = await load.waiting()
         assert waiting > 0
         await asyncio.sleep(LEASE_INTERVAL_S)
-        opened = await load.opened()
-        assert (opened.opened, opened.abandoned) == (waiting, 0)
+        assert await load.opened() == Opened(waiting, load.before.abandoned)
         await world.start_processes()
         await load.settle()
 
 
+@pytest.mark.smoke
 async def test_consumers_stopped_and_the_replica_gone(world: World) -> None:
     """What a replica took in and had confirmed stays opened when the replica is gone."""
-    async with load_on(world.nginx.url) as load:
+    async with world.load() as load:
         await world.stop_processes()
         await load.run_for(1)
         assert (await load.stop()).failed == 0
         await asyncio.sleep(LEASE_INTERVAL_S)
-        waiting = load.ledger.confirmed_rates - (await load.reader.totals()).count
+        waiting = await load.waiting()
         await world.remove_api(0)
         for wait_s in (0, LEASE_S + LEASE_INTERVAL_S):
             await asyncio.sleep(wait_s)
-            opened = await load.opened()
-            assert (opened.opened, opened.abandoned) == (waiting, 0)
+            assert await load.opened() == Opened(waiting, load.before.abandoned)
+        await world.return_api(0)
         await world.start_processes()
         await load.settle()
 
 
+@pytest.mark.smoke("nats")
 async def test_consumers_stopped_and_a_replica_gone_under_load(world: World) -> None:
     """What was confirmed is accounted for, but for what the replica confirmed after it last reported."""
-    async with load_on(world.nginx.url) as load:
+    async with world.load() as load:
         await world.stop_processes()
         await load.run_for(1)
         gone_at = time.monotonic()
@@ -179,6 +184,8 @@ async def test_consumers_stopped_and_a_replica_gone_under_load(world: World) -> 
             await asyncio.sleep(wait_s)
             opened = await load.opened()
             assert opened.opened >= waiting - forgotten
-            assert opened.opened + opened.abandoned <= load.ledger.sent_rates - counted
+            abandoned = opened.abandoned - load.before.abandoned
+            assert opened.opened + abandoned <= load.ledger.sent_rates - counted
+        await world.return_api(0)
         await world.start_processes()
         await load.settle(abandoned=True)

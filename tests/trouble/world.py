@@ -1,17 +1,15 @@
-"""What trouble is made for: two replicas and two processes behind nginx, on memory or on real servers."""
+"""Services before a broker, and the troubles that every broker's can have; all of it within this process, on memory."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 from api.service import ApiService
-from bench.client import Address, Connection
+from bench.client import Address
 from brokers.memory import MemoryBroker
 from core.settings import EmbeddedSettings, Replica
 from core.telemetry import Exposition
@@ -19,19 +17,21 @@ from process.consumer import Consumer
 from stack import parts
 from stack.member import Member
 from stack.supervisor import Stack
-from stack.topology import Running, Topology, running
 from store.memory import MemoryStore
 from tests.servers import needs
+from tests.trouble.load import Load, load_on
 
 DRAIN_S = 8.0
 
 
 class World(Protocol):
-    """A topology, and the troubles that every broker's can have. The parts of real servers are `NatsWorld.parts`."""
+    """Services before a broker, and the troubles that every broker's can have."""
 
     nginx: Member
     forgets_s: float
     """Of what `remove_api` removed, how much of its last time may be missing from what it told the store."""
+
+    def load(self) -> AbstractAsyncContextManager[Load]: ...
 
     def api_url(self, number: int) -> str: ...
 
@@ -48,7 +48,10 @@ class World(Protocol):
     async def start_processes(self) -> None: ...
 
     async def remove_api(self, number: int) -> None:
-        """End a replica for good, as hard as this world can."""
+        """End a replica, as hard as this world can."""
+
+    async def return_api(self, number: int) -> None:
+        """Start a removed replica again."""
 
 
 class MemoryWorld:
@@ -60,22 +63,22 @@ class MemoryWorld:
         self._settings = settings
         self._broker = MemoryBroker(max_bytes=2**30, redeliver_after_s=2.0)
         self._store = MemoryStore(horizon_s=3600, idempotency_s=3600)
-        self.apis: list[ApiService | None] = []
+        self.apis: list[ApiService] = []
+        self.ports: list[int] = []
         self.processes: list[Consumer] = []
         self.nginx: Member
 
-    @property
-    def ports(self) -> list[int]:
-        return [int(api.url.rpartition(":")[2]) for api in self.apis if api]
+    def load(self) -> AbstractAsyncContextManager[Load]:
+        return load_on(self.nginx.url)
 
     async def start(self) -> None:
         self.apis = [await self._start_api(0) for _ in range(2)]
+        self.ports = [Address.of(api.url).port for api in self.apis]
         await self.start_processes()
 
     async def close(self) -> None:
         for part in (*self.apis, *self.processes):
-            if part:
-                await part.close()
+            await part.close()
         await self._broker.close()
         await self._store.close()
 
@@ -83,18 +86,18 @@ class MemoryWorld:
         return f"http://127.0.0.1:{self.ports[number]}"
 
     async def counted_by(self, number: int) -> int:
-        return _counted(Exposition(self.processes[number].metrics).text())
+        return metric_in(Exposition(self.processes[number].metrics).text(), "counted_rates")
 
     async def restart_api(self, number: int) -> None:
-        port = self.ports[number]
         await self.remove_api(number)
-        self.apis[number] = await self._start_api(port)
+        await self.return_api(number)
 
     async def remove_api(self, number: int) -> None:
-        api = self.apis[number]
-        assert api
-        await api.drain(DRAIN_S)
-        await api.close()
+        await self.apis[number].drain(DRAIN_S)
+        await self.apis[number].close()
+
+    async def return_api(self, number: int) -> None:
+        self.apis[number] = await self._start_api(self.ports[number])
 
     async def restart_process(self, number: int) -> None:
         await self.processes[number].drain(DRAIN_S)
@@ -119,55 +122,6 @@ class MemoryWorld:
         return process
 
 
-class NatsWorld:
-    """Real servers and programs."""
-
-    forgets_s = 0.5
-
-    def __init__(self, parts: Running) -> None:
-        assert parts.nginx
-        self.parts = parts
-        self.nginx = parts.nginx
-
-    def api_url(self, number: int) -> str:
-        return self.parts.apis[number].url
-
-    async def counted_by(self, number: int) -> int:
-        connection = Connection(Address.of(self.parts.processes[number].url))
-        try:
-            return _counted((await connection.get("/metrics")).body)
-        finally:
-            connection.close()
-
-    async def restart_api(self, number: int) -> None:
-        await _restart(self.parts.apis[number])
-
-    async def remove_api(self, number: int) -> None:
-        await self.parts.apis[number].kill()
-
-    async def restart_process(self, number: int) -> None:
-        await _restart(self.parts.processes[number])
-
-    async def stop_processes(self) -> None:
-        await asyncio.gather(*(process.stop() for process in self.parts.processes))
-
-    async def start_processes(self) -> None:
-        for process in self.parts.processes:
-            await process.start()
-
-
-def _counted(metrics: bytes) -> int:
-    found = re.search(rb"^fanrate_counted_rates_total (\S+)", metrics, re.MULTILINE)
-    assert found, metrics
-    return int(float(found[1]))
-
-
-async def _restart(member: Member) -> None:
-    code = await member.stop()
-    assert code in (0, -signal.SIGTERM), f"{member.name} ended with {code}:\n{member.log_tail()}"
-    await member.start()
-
-
 @asynccontextmanager
 async def memory_world(directory: Path) -> AsyncIterator[MemoryWorld]:
     needs("nginx")
@@ -181,9 +135,8 @@ async def memory_world(directory: Path) -> AsyncIterator[MemoryWorld]:
         await world.close()
 
 
-@asynccontextmanager
-async def nats_world(directory: Path) -> AsyncIterator[NatsWorld]:
-    needs("redis-server", "nats-server", "nginx")
-    topology = Topology(broker="nats", replicas=2, processes=2, balancer="nginx-tuned")
-    async with running(topology, directory) as parts_:
-        yield NatsWorld(parts_)
+def metric_in(metrics: bytes, name: str, kind: str = "total") -> int:
+    """A metric of Fanrate's in what `/metrics` answers; a counter unless `kind` says otherwise."""
+    found = re.search(rf"^fanrate_{name}_{kind} (\S+)".encode(), metrics, re.MULTILINE)
+    assert found, metrics
+    return int(float(found[1]))
