@@ -169,7 +169,7 @@ async def test_an_extended_message_does_not_come_again_meanwhile(harness: Harnes
 
     working = asyncio.create_task(work())
     other = await broker.subscribe(topic, "readers")
-    assert await other.fetch(1, 2**20, 4.5) == []
+    assert await other.fetch(1, 2**20, 3.5) == []
     await working
 
 

@@ -1,12 +1,20 @@
-"""Every kind of broker that the project brings goes through the suite."""
+"""Every kind of broker that the project brings goes through the suite, on the event loop that the services use."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
+import uvloop
 
 from brokers.conformance.fixtures import *  # noqa: F403  # fixtures are found by their names in this module
 from brokers.conformance.harness import Kind
 from tests.conformance.kinds import KINDS
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session", params=KINDS, ids=lambda kind: kind.name)
