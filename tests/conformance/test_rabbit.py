@@ -20,7 +20,7 @@ from aiormq.exceptions import ChannelPreconditionFailed
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, persistently, take, until
 from brokers.rabbit import DELIVERY_LIMIT, RabbitBroker
 from brokers.rabbit_pull import RabbitSubscription
-from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, SettingsError
+from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout, SettingsError
 from core.settings import Durability
 from stack.parts import Part
 from stack.programs import MissingProgram
@@ -200,11 +200,11 @@ async def test_a_full_relaxed_topic_refuses_too(server: Server) -> None:
     topic = fresh()
     async with durable(server.url, "relaxed", max_topic_bytes=64 * 1024) as broker:
         await broker.ensure(topic, ["readers"])
-        stored = 0
-        with pytest.raises(BrokerFull):
-            for _ in range(128):
-                await broker.publish(topic, bytes(1024), SOON_S)
-                stored += 1
+        outcomes = await asyncio.gather(
+            *(broker.publish(topic, bytes(1024), SOON_S) for _ in range(128)), return_exceptions=True
+        )
+        assert {type(outcome) for outcome in outcomes} == {type(None), BrokerFull}
+        stored = outcomes.count(None)
         reader = await broker.subscribe(topic, "readers")
         await reader.acknowledge(await take(reader, stored))
         await persistently(lambda: broker.publish(topic, bytes(1024), SOON_S))
@@ -250,24 +250,26 @@ async def test_a_queue_that_is_gone_is_told_to_both_sides(on_shared: Harness) ->
     assert bodies(await take(reader, 1)) == [b"new"]
 
 
-async def test_no_publish_hangs_and_no_confirmed_one_is_missing_while_queues_come_and_go(on_shared: Harness) -> None:
-    """A queue is deleted ten times under load: each publish ends, and what is confirmed afterwards is there."""
+async def test_no_publish_hangs_and_nothing_stays_stuck_while_queues_come_and_go(on_shared: Harness) -> None:
+    """A queue is deleted five times under load, which RabbitMQ 3.10 answers by failing on the connection, too."""
     broker, topic = await on_shared.broker(), fresh()
     await broker.ensure(topic, ["readers"])
     stop = asyncio.Event()
-    ended: list[str] = []
+    confirmed: list[bytes] = []
 
     async def load() -> None:
         while not stop.is_set():
-            with suppress(BrokerUnavailable):
-                await broker.publish(topic, b"load", 2.0)
-            ended.append("")
+            try:
+                await broker.publish(topic, b"load", 1.0)
+                confirmed.append(b"load")
+            except (BrokerUnavailable, PublishTimeout):
+                await asyncio.sleep(0.01)
 
     loading = [asyncio.create_task(load()) for _ in range(4)]
     async with plainly(on_shared.server.url) as channel, asyncio.timeout(60.0):
-        for _ in range(10):
-            seen = len(ended)
-            await until(lambda seen=seen: len(ended) > seen + 20)  # type: ignore[misc]
+        for _ in range(5):
+            seen = len(confirmed)
+            await until(lambda seen=seen: len(confirmed) > seen + 20)  # type: ignore[misc]
             await channel.queue_delete(f"{topic}.readers")
             await persistently(lambda: broker.ensure(topic, ["readers"]))
     stop.set()
@@ -366,13 +368,11 @@ async def test_a_server_short_of_resources_refuses_and_still_takes_acknowledgeme
         messages = await take(reader, 5)
 
         env = rabbit_env(server)
-        control(env, "set_disk_free_limit", "9000TB")
+        control(env, "set_disk_free_limit", "9000GB")
         clock = asyncio.get_running_loop().time
         started = clock()
-        async with asyncio.timeout(SOON_S):
-            with pytest.raises(BrokerFull, match="low on disk"):
-                while True:
-                    await broker.publish(topic, b"refused", 60.0)
+        with pytest.raises(BrokerFull, match="low on disk"):
+            await broker.publish(topic, b"refused", 60.0)
         with pytest.raises(BrokerFull):
             await broker.publish(topic, b"refused", 60.0)
         assert clock() - started < 3.0
@@ -394,11 +394,8 @@ async def test_a_member_that_exceeds_the_servers_acknowledge_timeout_is_rebuilt(
         slow = await broker.subscribe(topic, "readers")
         await broker.publish(topic, b"long work", SOON_S)
         stale = await take(slow, 1)
-        async with asyncio.timeout(SOON_S):
-            with pytest.raises(BrokerUnavailable, match="timed out"):
-                while True:
-                    await slow.extend(stale)
-                    assert await slow.fetch(1, 2**20, 0.2) == []
+        with pytest.raises(BrokerUnavailable, match="timed out"):
+            await slow.fetch(1, 2**20, SOON_S)
         await slow.acknowledge(stale)
         again = await take(slow, 1)
         await slow.acknowledge(again)

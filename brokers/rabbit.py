@@ -1,0 +1,230 @@
+"""RabbitMQ: one fanout exchange per topic, and bound to it one durable queue per group.
+
+Confirmed means stored by every group's queue: the exchange copies a message to all of them, and the server confirms
+when each has it. The queues refuse what is beyond their bound, and a message that no queue takes is returned.
+
+Publishing has one connection, each member of a group another. Each is a `Link` and replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from pamqp import commands
+from pamqp.base import Frame
+
+from brokers.base import Features
+from brokers.rabbit_channel import Channel
+from brokers.rabbit_link import RETRY_S, Address, Link
+from brokers.rabbit_publish import Publisher
+from brokers.rabbit_pull import RabbitSubscription
+from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout
+from core.settings import Durability
+
+log = structlog.get_logger()
+
+MAX_MESSAGE_BYTES: Final = 2**20
+DELIVERY_LIMIT: Final = 10**9
+"""As good as none, for a quorum queue: unset it is 20 from RabbitMQ 4.0 on, and with -1 3.10 drops what comes again."""
+
+_SETTLING_S = 1.0
+"""How long a new queue is given before it is trusted. A quorum queue is entered into its node's register half a second
+after it was made; of one whose server was killed before, RabbitMQ 3.10 finds nothing again, whatever it confirmed."""
+_TRANSIENT = 1
+_PERSISTENT = 2
+_OTHER_BOUND = re.compile(r"inequivalent arg 'x-max-length-bytes' for queue '([^']+)'.* current is (?:none|.*?'(\d+)')")
+
+
+class RabbitBroker:
+    """The port, on AMQP 0-9-1.
+
+    `redeliver_after_s` is how long a member may be silent about a message; `max_topic_bytes` bounds what each group's
+    queue that `ensure` makes may hold.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        durability: Durability = "confirmed",
+        redeliver_after_s: float = 10.0,
+        max_topic_bytes: int = 2**30,
+    ) -> None:
+        self._address = Address.of(url)
+        self._name = name
+        self._delivery_mode = _TRANSIENT if durability == "relaxed" else _PERSISTENT
+        self._queue_settings = _queue_settings(durability, max_topic_bytes)
+        self._redeliver_after_s = redeliver_after_s
+        self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES)
+        self._link: Link | None = None
+        self._publishers: dict[str, Publisher] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._subscriptions: set[RabbitSubscription] = set()
+        self._closed = False
+
+    @property
+    def features(self) -> Features:
+        return self._features
+
+    @property
+    def connected(self) -> bool:
+        return not self._closed and self._link is not None and self._link.up
+
+    async def start(self) -> None:
+        self._check_open()
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._stay_connected(), name=f"rabbit {self._address}")
+
+    async def ensure(self, topic: str, groups: Sequence[str]) -> None:
+        link = self.link()
+        queues = [_queue(topic, group) for group in groups]
+        stood = await self._stand(link, queues)
+        await self._declare(link, topic, queues)
+        if not stood:
+            await link.wait_lost(_SETTLING_S)
+            self.link()
+
+    async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:
+        if len(body) > self._features.max_message_bytes:
+            raise MessageTooLarge(f"{len(body)} bytes, at most {self._features.max_message_bytes}")
+        link = self.link()
+        if link.blocked is not None:
+            raise BrokerFull(link.blocked)
+        publisher = self._publishers.get(topic)
+        if publisher is None or publisher.error is not None:
+            publisher = self._publishers[topic] = Publisher(link, topic, self._delivery_mode)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await publisher.publish(body)
+        except TimeoutError as exc:
+            raise PublishTimeout(f"no confirm within {timeout_s} s") from exc
+        except MessageTooLarge:
+            self._limit_message_bytes(publisher.max_message_bytes)
+            raise
+
+    async def subscribe(self, topic: str, group: str) -> RabbitSubscription:
+        subscription = RabbitSubscription(
+            _queue(topic, group),
+            connect=partial(Link.open, address=self._address, name=f"{self._name} {group}"),
+            check_connected=self.link,
+            on_close=self._subscriptions.discard,
+            redeliver_after_s=self._redeliver_after_s,
+        )
+        self._subscriptions.add(subscription)
+        try:
+            await subscription.attach()
+        except BaseException:
+            await subscription.close()
+            raise
+        return subscription
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._link is not None:
+            self._link.fail("closed")
+        await asyncio.gather(*(subscription.close() for subscription in list(self._subscriptions)))
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+
+    def link(self) -> Link:
+        """The connection for publishing; raises BrokerUnavailable while there is none."""
+        self._check_open()
+        if self._link is None or not self._link.up:
+            raise BrokerUnavailable(f"no connection to {self._address}")
+        return self._link
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerUnavailable("closed")
+
+    async def _stand(self, link: Link, queues: Sequence[str]) -> bool:
+        """Whether all `queues` are there."""
+        try:
+            await _ask(link, [commands.Queue.Declare(queue=queue, passive=True) for queue in queues])
+        except BrokerUnavailable:
+            raise
+        except BrokerError:
+            return False
+        return True
+
+    async def _declare(self, link: Link, topic: str, queues: Sequence[str]) -> None:
+        """A queue that exists with another bound keeps it: that loses nothing. The server tells of one difference at a
+        time, so the others are looked at with the bound that it has."""
+        settings = dict.fromkeys(queues, self._queue_settings)
+        for _ in range(len(queues) + 1):
+            requests: list[Frame] = [commands.Exchange.Declare(exchange=topic, exchange_type="fanout", durable=True)]
+            for queue, arguments in settings.items():
+                requests.append(commands.Queue.Declare(queue=queue, durable=True, arguments=arguments))
+                requests.append(commands.Queue.Bind(queue=queue, exchange=topic, routing_key=""))
+            try:
+                return await _ask(link, requests)
+            except BrokerError as exc:
+                found = _OTHER_BOUND.search(str(exc))
+                if found is None or found[1] not in settings:
+                    raise
+                settings[found[1]] = _with_bound(self._queue_settings, found[2])
+        raise BrokerUnavailable(f"topic {topic!r}: its queues change while they are looked at")
+
+    async def _stay_connected(self) -> None:
+        complaint = ""
+        while not self._closed:
+            link = Link()
+            try:
+                await link.open(self._address, self._name)
+                self._use(link)
+                complaint = ""
+                log.warning("broker_lost", broker=str(self._address), reason=await link.until_lost())
+            except BrokerUnavailable as exc:
+                if str(exc) != complaint:  # of the many tries that may follow, each with an error, one is enough
+                    complaint = str(exc)
+                    log.warning("broker_connect_failed", broker=str(self._address), error=complaint)
+            finally:
+                self._link = None
+                await link.close()
+            await asyncio.sleep(RETRY_S)
+
+    def _use(self, link: Link) -> None:
+        self._check_open()
+        self._publishers.clear()
+        self._link = link
+        log.info("broker_connected", broker=str(self._address))
+
+    def _limit_message_bytes(self, limit: int | None) -> None:
+        if limit is not None:
+            most = min(self._features.max_message_bytes, limit)
+            self._features = replace(self._features, max_message_bytes=most)
+
+
+async def _ask(link: Link, requests: Sequence[Frame]) -> None:
+    """On a channel of its own, because the server closes it when it refuses."""
+    channel = Channel(link)
+    try:
+        await channel.call(commands.Channel.Open(), *requests)
+    finally:
+        if channel.error is None:
+            channel.close()
+
+
+def _queue(topic: str, group: str) -> str:
+    return f"{topic}.{group}"
+
+
+def _queue_settings(durability: Durability, max_bytes: int) -> dict[str, Any]:
+    """The arguments of a queue; those of one that exists must be the same."""
+    settings = {"x-overflow": "reject-publish", "x-max-length-bytes": max_bytes}
+    if durability == "relaxed":
+        return {**settings, "x-queue-type": "classic"}
+    return {**settings, "x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+
+
+def _with_bound(settings: dict[str, Any], max_bytes: str | None) -> dict[str, Any]:
+    others = {name: value for name, value in settings.items() if name != "x-max-length-bytes"}
+    return others if max_bytes is None else {**others, "x-max-length-bytes": int(max_bytes)}
