@@ -28,10 +28,8 @@ JETSTREAM: Final = Probe(b"", rb'"jetstream":\s*true')
 """The server greets with what it can do; it does so after it has read its streams."""
 GREETS: Final = Probe(b"", rb"\AINFO ")
 """A nats-server, with or without JetStream."""
-KAFKA: Final = Probe(
-    b"\0\0\0\x16\0\x03\0\x05\0\0\0\0\0\x07fanrate\0\0\0\0\0", rb"(?s)\A.{12}\0\0\0[\x01-\xff]"
-)
-"""A Metadata request, version 5, for no topic: answered with the brokers that serve, of which there is none at first."""
+KAFKA: Final = Probe(b"\0\0\0\x16\0\x03\0\x05\0\0\0\0\0\x07fanrate\0\0\0\0\0", rb"(?s)\A.{12}\0\0\0[\x01-\xff]")
+"""A Metadata request, version 5, for no topic: answered with the brokers that serve; at first there is none."""
 AMQP: Final = Probe(b"AMQP\x00\x00\x09\x01", rb"(?s)\A\x01\x00\x00.{4}\x00\x0a\x00\x0a")
 """The protocol's header is answered with Connection.Start."""
 READYZ: Final = Probe(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", rb"\AHTTP/1\.1 200 ")

@@ -6,15 +6,16 @@ import os
 
 import pytest
 
+from stack.kafka import kafka_jars
 from stack.programs import MissingProgram, find
 
 
 def needs(*programs: str) -> None:
-    """Skip where one of `programs` is missing, or fail if that is in CI. To be called in a test or a fixture, or at the
+    """Skip where one of `programs` is missing, or fail if that is in CI; `kafka` are its jars. To be called in a test or a fixture, or at the
     top of a module for all its tests."""
     for program in programs:
         try:
-            find(program)
+            kafka_jars() if program == "kafka" else find(program)
         except MissingProgram as exc:
             if os.environ.get("CI"):
                 raise

@@ -48,6 +48,6 @@ NATS = Kind("nats", NatsBroker, _server(parts.nats, "nats-server"))
 NATS_CORE = Kind("nats+core", _nats_core, _server(_nats_core_part, "nats-server"))
 REDIS = Kind("redis", RedisBroker, _server(parts.redis_streams, "redis-server"))
 RABBIT = Kind("rabbit", RabbitBroker, _server(rabbit, "rabbitmq-server"))
-KAFKA = Kind("kafka", KafkaBroker, _server(kafka, "java"))
+KAFKA = Kind("kafka", KafkaBroker, _server(kafka, "java", "kafka"))
 
 KINDS = [MEMORY, NATS, NATS_CORE, REDIS, RABBIT, KAFKA]
