@@ -34,7 +34,7 @@ services: .venv/runtime.stamp ## install the servers that a topology needs: [BRO
 
 test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing servers are skipped: [ARGS=...]
 	@if [ "$$CI" = true ]; then $(BIN)/python -m stack services --broker all; fi
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 check: .venv/dev.stamp ## lint, types, imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -11,8 +11,8 @@ from stack.programs import MissingProgram, find
 
 
 def needs(*programs: str) -> None:
-    """Skip where one of `programs` is missing, or fail if that is in CI; `kafka` are its jars. To be called in a test or a fixture, or at the
-    top of a module for all its tests."""
+    """Skip where one of `programs` is missing, or fail if that is in CI. `kafka` stands for its jars. To be called in a
+    test or a fixture, or at the top of a module for all its tests."""
     for program in programs:
         try:
             kafka_jars() if program == "kafka" else find(program)

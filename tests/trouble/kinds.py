@@ -142,7 +142,9 @@ REDIS = Kind(conformance.REDIS, "redis", ("redis-server",), _redis, _delete_key)
 
 RABBIT = Kind(conformance.RABBIT, "amqp", ("rabbitmq-server",), _rabbit, _delete_queue, silent_s=7.5)
 
-KAFKA = Kind(conformance.KAFKA, "kafka", ("java",), _kafka, _delete_kafka_topic, listens_to_proxy=True, silent_s=8.0)
+KAFKA = Kind(
+    conformance.KAFKA, "kafka", ("java", "kafka"), _kafka, _delete_kafka_topic, listens_to_proxy=True, silent_s=8.0
+)
 
 NATS_CORE = Kind(
     conformance.NATS_CORE, "nats+core", ("nats-server",), _nats_core, _delete_nothing, durability="relaxed"
