@@ -26,7 +26,7 @@ run: .venv/runtime.stamp ## the embedded service, nothing but Python: [PORT=8080
 replay: .venv/bench.stamp ## 5 307 real ratings through HTTP, every one accounted for: [URL=http://127.0.0.1:PORT TIMES=20]
 	@$(BIN)/python -m bench replay --url $(URL) --times $(TIMES)
 
-up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+core|kafka|rabbit|redis DISPATCH=group DURABILITY=confirmed REPLICAS=1 PROCESSES=1 BALANCER=none PORT=8080]
+up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+core|kafka|rabbit|redis DISPATCH=group|topics|inline DURABILITY=relaxed|confirmed|fsync REPLICAS=1 PROCESSES=1 BALANCER=none|nginx-plain|nginx-tuned|nginx-random PORT=8080 KEEP=0|1]
 	@$(BIN)/python -m stack up --broker $(BROKER) --dispatch $(DISPATCH) --durability $(DURABILITY) --replicas $(REPLICAS) --processes $(PROCESSES) --balancer $(BALANCER) --port $(PORT)
 
 services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats|nats+core|kafka|rabbit|redis|all]

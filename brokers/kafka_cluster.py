@@ -46,6 +46,8 @@ class Topic:
     id: str
     leaders: Sequence[int]
     """Partition -> node, -1 while it has none."""
+    replicas: int
+    """Of the partition that has most."""
 
 
 class Cluster:
@@ -269,6 +271,8 @@ def address_text(addresses: Sequence[Address]) -> str:
 def _topic(name: str, id_high: int, id_low: int, partitions: Sequence[Any]) -> Topic:
     mask = 2**64 - 1
     leaders = [-1] * len(partitions)
-    for _, number, leader, *_ in partitions:
+    replicas = 0
+    for _, number, leader, _, nodes, *_ in partitions:
         leaders[number] = leader
-    return Topic(name, f"{id_high & mask:016x}{id_low & mask:016x}", leaders)
+        replicas = max(replicas, len(nodes))
+    return Topic(name, f"{id_high & mask:016x}{id_low & mask:016x}", leaders, replicas)

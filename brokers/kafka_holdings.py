@@ -30,8 +30,12 @@ class Partition:
         self.alive = True
 
     def begin_at(self, offset: int) -> None:
-        """Go on elsewhere: what should come next is not there any more."""
+        """Go on further: what should come next is not there any more."""
         self.next_offset = self.out_offset = offset
+
+    def misses(self, offset: int) -> bool:
+        """Whether it is neither acknowledged nor with the application."""
+        return offset not in self.held and (offset >= self.out_offset or offset in self.open)
 
     @property
     def done_offset(self) -> int:
@@ -101,10 +105,19 @@ class Holdings:
         """Drop everything: all receipts are stale from now on."""
         self.take_over(Share([]), {})
 
+    def begin_again(self, partition: Partition, offset: int) -> None:
+        """Read it once more from `offset`, as its log ends before what was read of it and other messages will come
+        under the same offsets: all its receipts are stale, and the lower offset is to be committed at once."""
+        self._drop(partition)
+        again = Partition(partition.number, offset)
+        again.committed = offset - 1
+        self.partitions[partition.number] = again
+        self._dirty.add(again)
+
     def receive(self, partition: Partition, records: Iterable[tuple[int, bytes | None, int]]) -> None:
         """What was fetched of `partition`: offset, value and next offset. What came before is passed over."""
         for offset, body, next_offset in records:
-            if body is not None and offset >= partition.next_offset and offset not in partition.held:
+            if body is not None and offset >= partition.next_offset and partition.misses(offset):
                 self._ready.append(Delivery(partition, offset, body))
             partition.next_offset = max(partition.next_offset, next_offset)
 
@@ -141,13 +154,17 @@ class Holdings:
                 self._held.move_to_end(message.receipt)
 
     def expire(self, now: float) -> None:
-        """What was held too long is handed out again, under another receipt; the first to arrive comes first."""
+        """What was held too long is handed out again, under another receipt; the first to arrive comes first. Of what
+        is drained it is thrown away, and fetched again should the partition be ours again before it is drained."""
         overdue: list[Delivery] = []
         while self._held and next(iter(self._held.values())) <= now:
             delivery, _ = self._held.popitem(last=False)
-            delivery.partition.held.discard(delivery.offset)
-            if not delivery.partition.draining:
-                overdue.append(Delivery(delivery.partition, delivery.offset, delivery.body))
+            partition = delivery.partition
+            partition.held.discard(delivery.offset)
+            if not partition.draining:
+                overdue.append(Delivery(partition, delivery.offset, delivery.body))
+            else:
+                partition.next_offset = min(partition.next_offset, delivery.offset)
         self._ready.extendleft(reversed(overdue))
 
     def to_commit(self) -> dict[Partition, int]:

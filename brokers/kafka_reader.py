@@ -74,7 +74,9 @@ class Reader:
         if now >= self._connects_at:
             await self._connect(now)
         if self._out_of_range:
-            await self._begin_anew([partition for partition in self._out_of_range if partition.alive])
+            await self._begin_anew(
+                [partition for partition in self._out_of_range if partition.alive and not partition.draining]
+            )
 
     def close(self) -> None:
         for link in self._links.values():
@@ -160,8 +162,13 @@ class Reader:
         topic = self._cluster.known(self._topic.name) or self._topic
         offsets = await self._cluster.earliest(topic, [partition.number for partition in partitions])
         for partition in partitions:
-            offset = offsets[partition.number]
-            log.error("messages_gone", partition=partition.number, expected=partition.next_offset, earliest=offset)
-            partition.begin_at(offset)
+            number, expected, earliest = partition.number, partition.next_offset, offsets[partition.number]
+            where = {"topic": topic.name, "partition": number, "expected": expected, "earliest": earliest}
+            if earliest < expected:
+                log.warning("confirmed_messages_lost_by_server", **where)
+                self._holdings.begin_again(partition, earliest)
+            else:
+                log.error("messages_gone", **where)
+                partition.begin_at(earliest)
         self._out_of_range.clear()
         self._changed()

@@ -41,8 +41,12 @@ _WITHOUT_LOSS: Final[Mapping[str, tuple[str, Callable[[str], bool]]]] = {
     "unclean.leader.election.enable": ("false", lambda found: found == "false"),
     "compression.type": ("producer, uncompressed or gzip", lambda found: found in ("producer", "uncompressed", "gzip")),
 }
-"""Topic settings that must be so; any other value loses messages or makes them unreadable here."""
+"""Topic settings that must be so; any other value loses messages or makes them unreadable here.
+
+Of a topic that leaves compression to producers, a batch packed in a way that cannot be unpacked here is one message."""
 _FLUSH = "flush.messages"
+_IN_SYNC = "min.insync.replicas"
+"""With fewer than two, the one node that confirmed may be the one that is lost, whatever replicas there are."""
 
 
 def group_id(topic: str, group: str) -> str:
@@ -57,12 +61,22 @@ async def ensure_topic(cluster: Cluster, name: str, durability: Durability) -> t
     topic = await _until_led(cluster, name)
     await _earliest(cluster, name, range(len(topic.leaders)))
     settings = await _settings(cluster, name)
+    check_settings(name, settings, topic.replicas, durability)
+    return topic, min(MAX_MESSAGE_BYTES, int(settings["max.message.bytes"]) - RECORD_OVERHEAD_BYTES)
+
+
+def check_settings(name: str, settings: Mapping[str, str], replicas: int, durability: Durability) -> None:
+    """Raise BrokerError, naming the setting, if a topic of `replicas` with `settings` could lose what was confirmed."""
     for setting, (wanted, fits) in _WITHOUT_LOSS.items():
         if setting in settings and not fits(settings[setting]):
             raise BrokerError(f"topic {name!r}: {setting}={settings[setting]!r} could lose messages, must be {wanted}")
+    in_sync = settings.get(_IN_SYNC, "1")
+    if durability != "relaxed" and replicas > 1 and int(in_sync) < 2:
+        raise BrokerError(
+            f"topic {name!r}: {_IN_SYNC}={in_sync!r} could lose messages, must be at least 2 of its {replicas} replicas"
+        )
     if durability == "fsync" and settings.get(_FLUSH) != "1":
         raise BrokerError(f"topic {name!r}: {_FLUSH}={settings.get(_FLUSH)!r} syncs too seldom, must be '1'")
-    return topic, min(MAX_MESSAGE_BYTES, int(settings["max.message.bytes"]) - RECORD_OVERHEAD_BYTES)
 
 
 async def ensure_group(cluster: Cluster, topic: Topic, group: str) -> None:
@@ -120,9 +134,10 @@ async def _create(cluster: Cluster, name: str, durability: Durability) -> None:
         "cleanup.policy": "delete",
         "retention.ms": str(_RETENTION_MS),
         "retention.bytes": "-1",
+        "compression.type": "uncompressed",  # the server unpacks what producers of others packed, in whatever way
         "segment.ms": "3600000",  # only whole segments are deleted, so retention acts at most so much later
         "max.message.bytes": str(MAX_MESSAGE_BYTES + RECORD_OVERHEAD_BYTES),
-        "min.insync.replicas": "2" if replicas == MAX_REPLICAS else "1",
+        _IN_SYNC: str(min(2, replicas)),
         "unclean.leader.election.enable": "false",
         "message.timestamp.type": "LogAppendTime",  # retention goes by the clock of the server that deletes
     }

@@ -4,13 +4,15 @@ all but what it does not know or is slow at."""
 from __future__ import annotations
 
 import enum
+import itertools
 import struct
 import time
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Final
 
-from aiokafka.errors import KafkaError, UnsupportedCodecError, for_code  # type: ignore[import-untyped]
+import structlog
+from aiokafka.errors import KafkaError, for_code  # type: ignore[import-untyped]
 from aiokafka.protocol.admin import (  # type: ignore[import-untyped]
     ApiVersionRequest,
     CreateTopicsRequest,
@@ -42,6 +44,8 @@ from aiokafka.record.memory_records import MemoryRecords  # type: ignore[import-
 
 from core.errors import BrokerUnavailable
 
+log = structlog.get_logger()
+
 __all__ = [
     "ApiVersionRequest",
     "Code",
@@ -67,6 +71,7 @@ __all__ = [
 RECORD_OVERHEAD_BYTES: Final = 128
 """More than a batch of one record takes beyond its value."""
 _PRODUCE_VERSION: Final = 7
+_BATCH_START: Final = struct.Struct(">qi")
 _HEADER: Final = struct.Struct(">ihhih")
 _PRODUCE: Final = struct.Struct(">hhii")
 
@@ -201,19 +206,35 @@ def decode_produced(answer: bytes, topic: str) -> int:
 
 def records(message_set: bytes) -> Iterator[tuple[int, bytes | None, int]]:
     """The records of a fetched partition as (offset, value, next offset to ask for); an offset without a record has no
-    value. Raises BrokerUnavailable for what cannot be read."""
+    value. A batch that cannot be read is one record, of its last offset: what is written there may be anything, and
+    must hold up nothing else."""
     batches = MemoryRecords(message_set)
-    try:
-        while batches.has_next():
+    for number in itertools.count():
+        if not batches.has_next():
+            return
+        try:
             batch = batches.next_batch()
-            if not batch.is_control_batch:
-                for record in batch:
-                    yield record.offset, record.value or b"", record.offset + 1
-            yield batch.next_offset - 1, None, batch.next_offset
-    except UnsupportedCodecError as exc:
-        raise BrokerUnavailable(f"a message is compressed in a way that cannot be read here: {exc}") from exc
-    except (KafkaError, ValueError, AssertionError) as exc:
-        raise BrokerUnavailable(f"a message that cannot be read: {exc!r}") from exc
+        except (KafkaError, ValueError) as exc:
+            raise BrokerUnavailable(f"an answer that is not Kafka's: {exc!r}") from exc
+        last_offset, body = batch.next_offset - 1, None
+        if not batch.is_control_batch:
+            try:
+                found = list(batch)
+            except Exception as exc:  # whatever aiokafka and the codecs raise at what they cannot read
+                log.warning("batch_unreadable", offset=last_offset, error=repr(exc))
+                found, body = [], _raw_batch(message_set, number)
+            for record in found:
+                yield record.offset, record.value or b"", record.offset + 1
+        yield last_offset, body, last_offset + 1
+
+
+def _raw_batch(message_set: bytes, number: int) -> bytes:
+    start = end = 0
+    for _ in range(number + 1):
+        start = end
+        _, size_bytes = _BATCH_START.unpack_from(message_set, start)
+        end = start + _BATCH_START.size + size_bytes
+    return message_set[start:end]
 
 
 def decode(request: Any, answer: bytes) -> Any:

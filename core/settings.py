@@ -24,6 +24,8 @@ TopicChoice = Literal["round_robin", "random", "hash"]
 
 LONGEST_WORK_S: Final = 25 * 60.0
 """The longest that the work on one batch may take: RabbitMQ takes a message back after 30 minutes."""
+LONGEST_KAFKA_HORIZON_S: Final = 7 * 86_400.0
+"""A day less than what topics of Kafka keep: there, what is older is not a dead letter but gone."""
 
 _TEN_YEARS_S = 10 * 365 * 86_400.0
 _NAMES = r"^[A-Za-z0-9_-]{1,64}(,[A-Za-z0-9_-]{1,64})*$"
@@ -74,13 +76,20 @@ class Working(Batching):
     work_s: float = Field(0.0, ge=0, le=60, description="how long the handling of each rate takes, seconds")
     work_concurrency: int = Field(1, ge=1, le=10_000, description="rates handled at a time, per process")
 
+    @property
+    def _at_work(self) -> int:
+        """Batches that share the workers of one process: as many as there are topics that it reads."""
+        return 1
+
     @model_validator(mode="after")
     def _check_work(self) -> Self:
-        longest_s = self.max_rates * self.work_s / self.work_concurrency
+        longest_s = self.max_rates * self.work_s / self.work_concurrency * self._at_work
         if longest_s > LONGEST_WORK_S:
+            topics = f" x {self._at_work} topics" if self._at_work > 1 else ""
             raise ValueError(
-                f"MAX_RATES {self.max_rates} x WORK_S {self.work_s:g} / WORK_CONCURRENCY {self.work_concurrency}: "
-                f"a batch would take {longest_s:.0f} s, at most {LONGEST_WORK_S:.0f} s; make MAX_RATES smaller"
+                f"MAX_RATES {self.max_rates} x WORK_S {self.work_s:g} / WORK_CONCURRENCY {self.work_concurrency}"
+                f"{topics}: a batch would take {longest_s:.0f} s, at most {LONGEST_WORK_S:.0f} s; make MAX_RATES "
+                "smaller"
             )
         return self
 
@@ -123,7 +132,7 @@ class Topology(Dispatching):
 class Listening(Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port of the HTTP interface; 0 takes a free one")
-    access_log: bool = Field(False, description="log every request, with X-Forwarded-For; halves the throughput")
+    access_log: bool = Field(False, description="log every request, with X-Forwarded-For; costs more than half of the throughput")
 
 
 class Intake(Batching):
@@ -172,6 +181,21 @@ class Keeping(Section):
     )
 
 
+class Queueing(Topology, Keeping):
+    """What goes through a broker, and how old it may become there."""
+
+    @model_validator(mode="after")
+    def _check_horizon(self) -> Self:
+        if self.dispatch == "inline" or urlsplit(self.broker_url).scheme != "kafka":
+            return self
+        if self.horizon_s > LONGEST_KAFKA_HORIZON_S:
+            raise ValueError(
+                f"HORIZON_S {self.horizon_s:.0f} and BROKER_URL {self.broker_url}: at most "
+                f"{LONGEST_KAFKA_HORIZON_S:.0f}; topics there keep messages for 8 days, and what is older is lost"
+            )
+        return self
+
+
 class Draining(Section):
     drain_s: float = Field(8.0, ge=0, le=600, description="most time from SIGTERM to the end, seconds")
 
@@ -186,11 +210,11 @@ class Replica(Listening, Intake, Publishing, Dispatching, Working):
         return self
 
 
-class ApiSettings(Replica, Topology, Keeping, Draining, Logging):
+class ApiSettings(Replica, Queueing, Draining, Logging):
     """`python -m api`."""
 
 
-class ProcessSettings(Topology, Working, Keeping, Draining, Logging):
+class ProcessSettings(Queueing, Working, Draining, Logging):
     """`python -m process`."""
 
     host: str = Field("127.0.0.1", description="address that health and metrics listen on")
@@ -211,6 +235,10 @@ class ProcessSettings(Topology, Working, Keeping, Draining, Logging):
         """The topics that this process reads, each once."""
         topics = self.topic_names(self.topic)
         return [topics[number - 1] for number in self._read_numbers] if self.read_topics else topics
+
+    @property
+    def _at_work(self) -> int:
+        return len(self._read_numbers) or len(self.topic_names(self.topic))
 
     @property
     def _read_numbers(self) -> list[int]:

@@ -20,6 +20,7 @@ UP = """\
 Starts Redis, the broker, processes, API replicas and perhaps nginx as local processes, watches them, restarts what
 dies, and stops all at Ctrl-C. Prints a table of the parts, then a line that begins with "ready". Logs, data and
 parts.json lie in the directory. The services take their settings from the environment too: `python -m api --help`."""
+_KEEP_WORDS = {"": False, "0": False, "no": False, "false": False, "1": True, "yes": True, "true": True}
 CODES = "exit codes: 0 fine, 1 it could not run or go on, 2 wrong usage or settings, 3 a program is not installed"
 
 
@@ -59,8 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the balancer's port; without one, replica k listens on PORT + k - 1 [8080]",
     )
     up.add_argument("--directory", type=Path, default=Path(".stack"), help="where data and logs go [.stack]")
-    keep = os.environ.get("KEEP") == "1"
-    up.add_argument("--keep", action="store_true", default=keep, help="go on with an earlier run's data; also KEEP=1")
+    up.add_argument("--keep", action="store_true", help="go on with an earlier run's data; also KEEP=1")
     up.set_defaults(command=lambda arguments: _up(up, arguments))
     services = commands.add_parser("services", help="install the servers that a topology needs", epilog=CODES)
     services.add_argument("--broker", choices=[*get_args(Broker), "all"], default="nats", help="[nats]")
@@ -102,7 +102,10 @@ def _up(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     except SettingsError as exc:
         print(f"fanrate: {exc}", file=sys.stderr)
         return WRONG_USAGE
-    return up.main(topology, arguments.directory, keep=arguments.keep)
+    asked = os.environ.get("KEEP", "").lower()
+    if asked not in _KEEP_WORDS:
+        parser.error(f"KEEP={asked}: takes 1 or 0")
+    return up.main(topology, arguments.directory, keep=arguments.keep or _KEEP_WORDS[asked])
 
 
 def _services(arguments: argparse.Namespace) -> int:

@@ -105,10 +105,6 @@ def _place(name: str) -> Path:
     return kafka_jars() if name == KAFKA else find(name)
 
 
-def _rabbit_version() -> str:
-    return "?"
-
-
 def _go_install() -> bool:
     print(f"go install {NATS_MODULE} into {own_folder()}: {NATS_SIZE}", flush=True)
     own_folder().mkdir(parents=True, exist_ok=True)

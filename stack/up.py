@@ -21,7 +21,7 @@ from stack.member import Member, PartFailed, PortTaken
 from stack.ports import is_free
 from stack.programs import MISSING_PROGRAM, MissingProgram
 from stack.supervisor import Stack
-from stack.topology import Topology, bring_up
+from stack.topology import Running, Topology, bring_up
 
 LOCK_S: Final = 2.0
 
@@ -96,6 +96,9 @@ async def _first(*futures: asyncio.Future[Any]) -> None:
 async def _bring_up(topology: Topology, stack: Stack) -> None:
     running = await bring_up(topology, stack)
     _say(table(running.stack.members))
+    _say(addresses(running))
+    if topology.durability == "relaxed" and (topology.broker == "nats+core" or running.broker is None):
+        _say("at most once: what is answered 200 may be lost, see docs/delivery.md")
     _say(f"ready {' '.join(running.urls)}")
 
 
@@ -105,6 +108,19 @@ def table(members: Sequence[Member]) -> str:
     rows += [(member.name, str(member.pid), member.address, _shown(member.log)) for member in members]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def addresses(running: Running) -> str:
+    """Where broker and store are, as the settings that further programs need."""
+    settings = (
+        {"STORE_URL": running.redis.url}
+        if running.broker is None
+        else {
+            "BROKER_URL": running.broker.url,
+            "STORE_URL": running.redis.url,
+        }
+    )
+    return " ".join(f"{name}={url}" for name, url in settings.items())
 
 
 def _shown(path: Path) -> str:

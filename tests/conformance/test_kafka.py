@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager
+import struct
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from io import BytesIO
 
 import pytest
@@ -15,21 +17,28 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.protocol.api import RequestHeader_v1
 from aiokafka.protocol.produce import ProduceRequest_v7
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import OffsetAndMetadata
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from brokers.base import Broker, Message, Subscription
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, persistently, take, until
 from brokers.kafka import KafkaBroker
 from brokers.kafka_holdings import Holdings
 from brokers.kafka_share import Share, shares
+from brokers.kafka_topics import check_settings
+from brokers.kafka_wire import decode
 from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
 from core.settings import Durability
 from tests.conformance.kinds import KAFKA
 
 DAY_MS = 86_400_000
 SAFE = {"retention.ms": str(8 * DAY_MS)}
+BATCH_HEADER_BYTES = 61
+LZ4 = 3
 
 
 @asynccontextmanager
@@ -130,6 +139,7 @@ async def test_what_ensure_makes(harness: Harness) -> None:
     assert settings["message.timestamp.type"] == "LogAppendTime"
     assert settings["unclean.leader.election.enable"] == "false"
     assert settings["min.insync.replicas"] == "1"
+    assert settings["compression.type"] == "uncompressed"
     for group in ("readers", "others"):
         assert await offsets_of(harness.server.url, f"{topic}.{group}") == dict.fromkeys(range(12), 0)
 
@@ -390,6 +400,7 @@ async def test_partitions_that_are_added_are_read(harness: Harness) -> None:
 
 async def test_what_a_plain_producer_compressed_is_read(harness: Harness) -> None:
     broker, topic = await harness.broker(), fresh()
+    await make_topic(harness.server.url, topic, **SAFE, **{"compression.type": "producer"})
     await broker.ensure(topic, ["readers"])
     producer = AIOKafkaProducer(
         bootstrap_servers=harness.server.url.removeprefix("kafka://"), compression_type="gzip", linger_ms=50
@@ -398,6 +409,144 @@ async def test_what_a_plain_producer_compressed_is_read(harness: Harness) -> Non
     await asyncio.gather(*[await producer.send(topic, body) for body in numbered(20)])
     await producer.stop()
     assert bodies(await take(await broker.subscribe(topic, "readers"), 20)) == numbered(20)
+
+
+async def test_what_was_packed_in_any_way_is_read_from_a_topic_of_our_own(harness: Harness) -> None:
+    broker, topic = await with_durability(harness, "confirmed"), fresh()
+    await broker.ensure(topic, ["readers"])
+    await publish_as_lz4(broker, topic, numbered(5))
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 5)) == numbered(5)
+
+
+async def test_a_batch_that_cannot_be_read_is_one_message_and_holds_up_no_other(harness: Harness) -> None:
+    """There is no codec for it in the test environment, so that a producer's bytes are made by hand."""
+    broker, topic = await with_durability(harness, "confirmed"), fresh()
+    await make_topic(harness.server.url, topic, 1, **SAFE, **{"compression.type": "producer"})
+    await broker.ensure(topic, ["readers"])
+    await broker.publish(topic, b"before", SOON_S)
+    packed = await publish_as_lz4(broker, topic, numbered(5))
+    await broker.publish(topic, b"behind", SOON_S)
+
+    reader = await broker.subscribe(topic, "readers")
+    messages = await take(reader, 3)
+    found = {message.body for message in messages}
+    assert found >= {b"before", b"behind"}
+    (raw,) = found - {b"before", b"behind"}
+    assert raw.endswith(packed)
+    await reader.acknowledge([message for message in messages if message.body != raw])
+    await until_committed(harness, topic, 5)  # whose batch the server gives as a whole
+    await reader.close()
+    reader = await broker.subscribe(topic, "readers")
+    messages = await take(reader, 1)
+    assert bodies(messages)[0] == raw
+    await reader.acknowledge([*messages, *await take(reader, 1)])
+    await until_committed(harness, topic, 7)
+
+
+async def publish_as_lz4(broker: KafkaBroker, topic: str, wanted: Sequence[bytes]) -> bytes:
+    """Publish one batch to partition 0, and return what it was packed to: a frame whose only block is not made smaller,
+    which LZ4 allows."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**20)
+    for number, body in enumerate(wanted):
+        builder.append(number, int(time.time() * 1000), None, body, [])
+    plain = bytes(builder.build())
+    header, unpacked = bytearray(plain[:BATCH_HEADER_BYTES]), plain[BATCH_HEADER_BYTES:]
+    size = struct.pack("<I", len(unpacked) | 1 << 31)
+    packed = b"\x04\x22\x4d\x18\x60\x40\x82" + size + unpacked + bytes(4)
+    struct.pack_into(">i", header, 8, len(header) - 12 + len(packed))
+    struct.pack_into(">h", header, 21, LZ4)
+    struct.pack_into(">I", header, 17, calc_crc32c(bytes(header[21:]) + packed))
+
+    found = await broker._cluster.topic(topic)
+    assert found is not None
+    request = ProduceRequest_v7(None, -1, 5000, [(topic, [(0, bytes(header) + packed)])])
+    link = broker._cluster.link_to(found.leaders[0])
+    ((_, ((_, code, *_),)),) = decode(request, await link.send(request)).topics
+    assert code == 0
+    return packed
+
+
+async def test_a_log_that_lost_its_tail_is_read_again_and_the_lower_offset_committed(harness: Harness) -> None:
+    """A group that stands beyond the end of the log looks the same: messages were confirmed, and the server lost them.
+    What the next member goes on from must not be beyond what comes then."""
+    broker, topic = await with_durability(harness, "confirmed"), fresh()
+    await make_topic(harness.server.url, topic, 1, **SAFE)
+    await broker.ensure(topic, ["readers"])
+    for body in numbered(3):
+        await broker.publish(topic, body, SOON_S)
+    async with plain_consumer(harness.server.url, f"{topic}.readers") as consumer:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        await consumer.commit({partition: OffsetAndMetadata(5, await topic_id(broker, topic))})
+
+    with capture_logs() as logs:
+        reader = await broker.subscribe(topic, "readers")
+        messages = await take(reader, 3)
+    assert bodies(messages) == numbered(3)
+    (told,) = [entry for entry in logs if entry["event"] == "confirmed_messages_lost_by_server"]
+    assert (told["log_level"], told["topic"], told["partition"]) == ("warning", topic, 0)
+    await until_committed(harness, topic, 0)
+    await reader.acknowledge(messages)
+    await until_committed(harness, topic, 3)
+    await reader.close()
+
+    for body in numbered(6)[3:]:
+        await broker.publish(topic, body, SOON_S)
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 3)) == numbered(6)[3:]
+
+
+async def topic_id(broker: KafkaBroker, topic: str) -> str:
+    found = await broker._cluster.topic(topic)
+    assert found is not None
+    return found.id
+
+
+def test_what_was_held_of_a_lost_tail_is_not_taken_for_what_came_in_its_place() -> None:
+    holdings = Holdings()
+    holdings.take_over(Share([0]), {0: 8})
+    lost = holdings.partitions[0]
+    holdings.receive(lost, records(8))
+    stale = holdings.take(4, 2**20, 10)
+    holdings.begin_again(lost, 6)
+    assert list(holdings.to_commit().values()) == [6]
+
+    again = holdings.partitions[0]
+    holdings.receive(again, records(6))
+    fresh_ones = holdings.take(4, 2**20, 10)
+    assert bodies(fresh_ones) == [b"6", b"7", b"8", b"9"]
+    holdings.acknowledge(stale)
+    assert again.done_offset == 6
+    holdings.acknowledge(fresh_ones)
+    assert holdings.to_commit() == {again: 10}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "in_sync", "durability", "refused"),
+    [
+        (1, "1", "confirmed", False),
+        (3, "1", "confirmed", True),
+        (3, "1", "fsync", True),
+        (2, "1", "confirmed", True),
+        (3, "1", "relaxed", False),
+        (3, "2", "confirmed", False),
+        (2, "2", "fsync", False),
+    ],
+)
+def test_replicas_of_which_one_may_confirm_alone_are_refused_by_name(
+    replicas: int, in_sync: str, durability: Durability, refused: bool
+) -> None:
+    settings = {"min.insync.replicas": in_sync, "flush.messages": "1"}
+    with pytest.raises(BrokerError, match=r"min\.insync\.replicas") if refused else nullcontext():
+        check_settings("ratings", settings, replicas, durability)
+
+
+async def test_the_replicas_of_a_topic_are_known(harness: Harness) -> None:
+    """Which the server of one node has one of, at most."""
+    broker, topic = await with_durability(harness, "confirmed"), fresh()
+    await broker.ensure(topic, [])
+    found = await broker._cluster.topic(topic)
+    assert found is not None
+    assert found.replicas == 1
 
 
 @pytest.mark.parametrize(
@@ -428,8 +577,13 @@ def test_shares_are_even_whole_and_leave_everyone_what_it_holds(partitions: int,
         assert max(sizes) - min(sizes) <= 1
 
 
+@example(
+    [("take", 1), ("take", 1), ("drain", 0), ("expire", 0), ("back", 0), ("acknowledge", 2)]  # 1 held, 0 thrown away
+)
 @given(st.lists(st.tuples(st.sampled_from(["take", "acknowledge", "expire", "drain", "back"]), st.integers(0, 5))))
-def test_no_commit_passes_what_is_not_acknowledged(steps: list[tuple[str, int]]) -> None:
+def test_no_commit_passes_what_is_not_acknowledged_and_all_is_committed_in_the_end(
+    steps: list[tuple[str, int]],
+) -> None:
     """Whatever the order of things, and however often a partition is drained and comes back."""
     holdings = Holdings()
     committed: dict[int, int] = {0: 0}
@@ -453,6 +607,34 @@ def test_no_commit_passes_what_is_not_acknowledged(steps: list[tuple[str, int]])
             holdings.take_over(Share([0]), committed)
         committed.update({each.number: offset for each, offset in holdings.to_commit().items()})
         assert set(range(committed[0])) <= done
+
+    holdings.take_over(Share([0]), committed)
+    partition = holdings.partitions[0]
+    end = partition.out_offset + 4
+    holdings.expire(len(steps) + 3)
+    for _ in range(end):
+        if partition.next_offset < end:
+            holdings.receive(partition, records(partition.next_offset))
+        messages = holdings.take(100, 2**20, len(steps) + 3)
+        holdings.acknowledge(messages)
+        done.update(int(message.body) for message in messages)
+    assert holdings.to_commit()[partition] == partition.next_offset >= end
+    assert set(range(partition.next_offset)) <= done
+
+
+def test_what_was_acknowledged_is_not_handed_out_again_when_a_partition_comes_back() -> None:
+    holdings = Holdings()
+    holdings.take_over(Share([0]), {0: 0})
+    partition = holdings.partitions[0]
+    holdings.receive(partition, records(0))
+    holdings.take(1, 2**20, 1)
+    held = holdings.take(2, 2**20, 9)
+    holdings.take_over(Share([], [0]), {})
+    holdings.expire(1)
+    holdings.acknowledge(held[:1])
+    holdings.take_over(Share([0]), {})
+    holdings.receive(partition, records(partition.next_offset))
+    assert bodies(holdings.take(10, 2**20, 9)) == [b"0", b"3"]
 
 
 def records(start: int) -> Collection[tuple[int, bytes | None, int]]:
