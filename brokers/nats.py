@@ -5,8 +5,9 @@ server that syncs each message (`fsync`; whether its `sync_interval` is `always`
 only). Nothing is lost between confirm and acknowledgement because the stream keeps a message until every durable has
 acknowledged it (interest), refuses new ones when full (discard new) and has its durables before its first message.
 
-Each connection is a `Link` of its own and replaced as a whole, so that nothing sent on one is repeated on the next, and
-no late acknowledgement reaches a stream that was lost and made anew.
+Each connection is a `Link` of its own and replaced as a whole, so that nothing sent on one is repeated on the next.
+A stream made anew numbers its messages from 1 again, so an acknowledgement belongs to the connection and to the group
+as it was made: a late one must not take away another message of the same number.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class _Answer(msgspec.Struct):
     """The parts that matter of a confirm and of the JetStream API's answers."""
 
     error: _ErrorAnswer | None = None
+    created: str = ""
     config: dict[str, Any] = {}
 
 
@@ -159,7 +161,7 @@ class NatsBroker:
             topic,
             group,
             link=self.link,
-            check_group=partial(self._check_group, topic, group),
+            look_up_group=partial(self._look_up_group, topic, group),
             on_close=self._subscriptions.discard,
             redeliver_after_s=self._redeliver_after_s,
         )
@@ -191,9 +193,11 @@ class NatsBroker:
         )
         _raise_error(answer, f"group {group!r} of topic {topic!r}")
 
-    async def _check_group(self, topic: str, group: str) -> None:
+    async def _look_up_group(self, topic: str, group: str) -> str:
+        """When it was made, in the server's words."""
         answer = await self._request(f"CONSUMER.INFO.{topic}.{group}")
         _raise_error(answer, f"group {group!r} of topic {topic!r}")
+        return answer.created
 
     async def _request(self, name: str, body: object = None) -> _Answer:
         """One call of the JetStream API."""

@@ -112,7 +112,11 @@ class NatsCoreSubscription:
         self._closed = False
 
     async def attach(self) -> Link:
-        """Listen on the present connection; returns when the server knows."""
+        """Listen on the present connection; returns when the server knows.
+
+        That takes the time it takes: a fetch that cut it off at its own deadline would begin it again for ever. Raises
+        BrokerUnavailable.
+        """
         self._check_open()
         link = self._present_link()
         if link is self._link:
@@ -122,7 +126,7 @@ class NatsCoreSubscription:
             await _reach(link)
             self._check_open()
         except BaseException:
-            await self._leave(source)
+            await self._leave(link, source)
             raise
         if self._link is not None:
             self._link.waiting.discard(self._changed)
@@ -131,9 +135,11 @@ class NatsCoreSubscription:
         return link
 
     async def fetch(self, max_messages: int, max_bytes: int, timeout_s: float) -> list[Message]:
+        """What has come is handed out whether or not there is a connection: nobody else has it."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                link = await self.attach()
+            link = await self.attach()
+            async with asyncio.timeout_at(deadline):
                 while not self._buffer:
                     self._changed.clear()
                     await self._changed.wait()
@@ -142,6 +148,9 @@ class NatsCoreSubscription:
                         raise BrokerUnavailable("connection lost")
         except TimeoutError:
             return []
+        except BrokerUnavailable:
+            if self._closed or not self._buffer:
+                raise
         return self._take(max_messages, max_bytes)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
@@ -157,21 +166,21 @@ class NatsCoreSubscription:
     async def close(self) -> None:
         self._closed = True
         self._changed.set()
-        source, self._source = self._source, None
-        if source is not None:
-            await self._leave(source)
+        link, source, self._source = self._link, self._source, None
+        if link is not None and source is not None:
+            await self._leave(link, source)
             self._lose(len(self._buffer))
-        if self._link is not None:
-            self._link.waiting.discard(self._changed)
+            link.waiting.discard(self._changed)
         self._on_close(self)
 
     def _check_open(self) -> None:
         if self._closed:
             raise BrokerUnavailable("closed")
 
-    async def _leave(self, source: Source) -> None:
+    async def _leave(self, link: Link, source: Source) -> None:
         try:
             await source.unsubscribe()
+            link.forget(source)
         except (errors.Error, OSError) as exc:
             log.debug("broker_leave_failed", error=repr(exc))
 

@@ -47,7 +47,7 @@ class Link:
         self.waiting: set[asyncio.Event] = set()
         """Set when the connection is lost."""
         self._inbox = new_inbox()
-        self._sources: list[Source] = []
+        self._sources: set[Source] = set()
         self._numbers = itertools.count()
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._doubt = asyncio.Event()
@@ -94,8 +94,12 @@ class Link:
             source = await self.client.subscribe(subject, queue=group, cb=receive)
         except (errors.Error, OSError) as exc:
             raise BrokerUnavailable(str(exc)) from exc
-        self._sources.append(source)
+        self._sources.add(source)
         return source
+
+    def forget(self, source: Source) -> None:
+        """It has ended."""
+        self._sources.discard(source)
 
     async def send(self, subject: str, body: bytes, reply: str = "") -> None:
         if not self.up:

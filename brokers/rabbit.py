@@ -182,9 +182,10 @@ class RabbitBroker:
                 self._use(link)
                 complaint = ""
                 log.warning("broker_lost", broker=str(self._address), reason=await link.until_lost())
-            except BrokerUnavailable as exc:
-                if str(exc) != complaint:  # of the many tries that may follow, each with an error, one is enough
-                    complaint = str(exc)
+            except Exception as exc:  # whatever it is, the next try may succeed
+                found = str(exc) or repr(exc)
+                if found != complaint:  # of the many tries that may follow, each with an error, one is enough
+                    complaint = found
                     log.warning("broker_connect_failed", broker=str(self._address), error=complaint)
             finally:
                 self._link = None

@@ -60,6 +60,7 @@ class Address:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port or 5672
+            (host or "").encode("idna")  # as a look-up of the name does
         except ValueError as exc:
             raise SettingsError(f"BROKER_URL: {exc}") from exc
         if not host:

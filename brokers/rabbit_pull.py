@@ -122,8 +122,9 @@ class RabbitSubscription:
         self._closed = False
 
     async def attach(self) -> _Consumer:
-        """The consumer, on a connection made anew if the former one is lost. Raises BrokerUnavailable and, if the group
-        is not there, BrokerError."""
+        """The consumer, on a connection made anew if the former one is lost. That takes the time it takes: a fetch that
+        cut it off at its own deadline would begin it again for ever. Raises BrokerUnavailable and, if the group is not
+        there, BrokerError."""
         self._check_open()
         consumer = self._consumer
         if consumer is not None and consumer.error is None and consumer.link.up:
@@ -146,8 +147,8 @@ class RabbitSubscription:
         deadline = self._loop.time() + timeout_s
         self._begin_fetch()
         try:
+            consumer = await self.attach()
             async with asyncio.timeout_at(deadline):
-                consumer = await self.attach()
                 if not self._waiting:
                     self._ask(consumer, max_messages)
                 while not self._waiting:

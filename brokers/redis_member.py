@@ -69,7 +69,8 @@ class RedisSubscription:
     async def attach(self) -> Link:
         """The present connection of its own, or a new one; what was delivered on an earlier one is given back.
 
-        Raises BrokerUnavailable, also if the group is not there.
+        That takes the time it takes: a fetch that cut it off at its own deadline would begin it again for ever. Raises
+        BrokerUnavailable, also if the group is not there.
         """
         self._check_open()
         self._check_connected()
@@ -79,6 +80,9 @@ class RedisSubscription:
         try:
             await self._leave(link, _ANSWER_TIMEOUT_S)
             self._check_open()
+        except TimeoutError as exc:
+            link.abort()
+            raise BrokerUnavailable(f"no answer within {_ANSWER_TIMEOUT_S} s") from exc
         except BaseException:
             link.abort()
             raise
@@ -92,8 +96,7 @@ class RedisSubscription:
         deadline = clock() + timeout_s
         waits = False
         try:
-            async with asyncio.timeout_at(deadline):
-                link = await self.attach()
+            link = await self.attach()
             while not self._buffer:
                 if self._read is None:
                     wait_s = min(deadline - clock(), self._look_s) if waits else 0.0
@@ -107,8 +110,6 @@ class RedisSubscription:
                 self._receive(link, checked(read.result()))
                 if clock() >= deadline:
                     break
-        except TimeoutError:
-            return []
         except BrokerError as exc:
             raise BrokerUnavailable(str(exc)) from exc
         return self._take(max_messages, max_bytes)

@@ -15,8 +15,9 @@ import nats
 import pytest
 from nats.js import JetStreamContext
 
+from brokers import nats_pull
 from brokers.base import Broker
-from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, take, until
+from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, take, until
 from brokers.nats import NatsBroker, _check_syncs
 from brokers.nats_pull import messages_behind
 from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
@@ -285,6 +286,56 @@ async def test_a_connection_that_was_given_up_is_made_anew_and_what_it_delivered
     await until(lambda: broker.connected and broker.link() is not lost)
     await broker.publish(topic, b"new", SOON_S)
     assert bodies(await take(reader, 2, 5.0)) == [b"held", b"new"]
+
+
+async def test_old_receipts_are_stale_in_a_stream_made_anew_on_the_same_connection(
+    on_shared: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_pull, "SURE_S", 0.0)
+    broker, topic = await on_shared.broker(redeliver_after_s=60.0), fresh()
+    await broker.ensure(topic, ["readers"])
+    reader = await broker.subscribe(topic, "readers")
+    for _ in range(5):
+        await broker.publish(topic, b"old", SOON_S)
+    stale = await take(reader, 5)
+    async with jetstream(on_shared.server.url) as js:
+        await js.delete_stream(topic)
+        await broker.ensure(topic, ["readers"])
+        for body in numbered(5):
+            await broker.publish(topic, body, SOON_S)
+        other = await broker.subscribe(topic, "readers")
+        await take(other, 5)
+        await reader.acknowledge(stale)
+        await other.close()
+        again = await take(reader, 5)
+        assert bodies(again) == numbered(5)
+        await reader.acknowledge(again)
+        async with asyncio.timeout(SOON_S):
+            while (await js.stream_info(topic)).state.messages:
+                await asyncio.sleep(0.02)
+
+        await js.delete_stream(topic)
+        await reader.acknowledge(again)
+
+
+async def test_a_receipt_belongs_to_its_subscription(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(redeliver_after_s=60.0), fresh()
+    await broker.ensure(topic, ["readers"])
+    reader, other = [await broker.subscribe(topic, "readers") for _ in range(2)]
+    await broker.publish(topic, b"held", SOON_S)
+    await other.acknowledge(await take(reader, 1))
+    await reader.close()
+    assert bodies(await take(other, 1, 5.0)) == [b"held"]
+
+
+async def test_a_member_that_left_leaves_nothing_on_the_connection(on_shared: Harness) -> None:
+    broker, topic = await on_shared.broker(), fresh()
+    assert isinstance(broker, NatsBroker)
+    await broker.ensure(topic, ["readers"])
+    before = set(broker.link()._sources)
+    for _ in range(3):
+        await (await broker.subscribe(topic, "readers")).close()
+    assert set(broker.link()._sources) == before
 
 
 @pytest.mark.parametrize("url", ["nats://", "nats://:4222", "nats://host:port", "nats://host:99999"])

@@ -102,6 +102,27 @@ async def test_what_was_not_fetched_before_the_server_went_is_fetched_after(on_o
     assert bodies(await take(reader, 3)) == numbered(3)
 
 
+async def test_what_has_come_is_fetched_while_there_is_no_connection(on_own: Harness) -> None:
+    broker, topic = await on_own.broker(), fresh()
+    reader = await broker.subscribe(topic, "readers")
+    for body in numbered(3):
+        await broker.publish(topic, body, SOON_S)
+    on_own.server.kill()
+    await until(lambda: not broker.connected)
+    assert bodies(await reader.fetch(10, 2**20, 1.0)) == numbered(3)
+    with pytest.raises(BrokerUnavailable):
+        await reader.fetch(10, 2**20, 1.0)
+
+
+async def test_a_member_that_left_leaves_nothing_on_the_connection(on_own: Harness) -> None:
+    broker, topic = await on_own.broker(), fresh()
+    assert isinstance(broker, NatsCoreBroker)
+    before = set(broker._keeper.link()._sources)
+    for _ in range(3):
+        await (await broker.subscribe(topic, "readers")).close()
+    assert set(broker._keeper.link()._sources) == before
+
+
 async def test_a_publish_under_way_when_the_server_dies_is_not_confirmed(on_own: Harness) -> None:
     broker, topic = await on_own.broker(), fresh()
     on_own.server.freeze()

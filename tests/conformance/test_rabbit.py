@@ -416,7 +416,19 @@ async def test_a_wrong_password_is_told_once_and_tried_again(
     assert capsys.readouterr().out.count("ACCESS_REFUSED") == 1
 
 
-@pytest.mark.parametrize("url", ["amqp://", "amqp://:5672", "amqp://host:port", "amqp://host:99999"])
+async def test_whatever_a_try_to_connect_fails_with_it_is_told_once_and_tried_again(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = server.url.rstrip("/")
+    broker = RabbitBroker(f"{url}/{'v' * 300}", name="test")  # longer than the protocol can say
+    await broker.start()
+    await asyncio.sleep(1.0)
+    assert any(task.get_name().startswith("rabbit ") for task in asyncio.all_tasks())
+    await broker.close()
+    assert capsys.readouterr().out.count("broker_connect_failed") == 1
+
+
+@pytest.mark.parametrize("url", ["amqp://", "amqp://:5672", "amqp://host:port", "amqp://host:99999", "amqp://a..b"])
 def test_a_url_that_names_no_server_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="BROKER_URL"):
         RabbitBroker(url, name="test")
