@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import chain, islice
 from uuid import uuid4
 
 import structlog
@@ -118,7 +119,8 @@ class Lane:
         self.unconfirmed = 0
         """Rates taken in and not confirmed."""
         self.full: str | None = None
-        """What the broker said when it last refused for want of space, until it takes one again."""
+        """What the broker said when it last refused for want of space, until it takes one again, or whatever it refused
+        ends otherwise."""
         self.batch_sizes = Histogram(COUNTS)
         self.confirm_times = Histogram(SECONDS)
         self.confirmed = self.resent = self.timed_out = 0
@@ -131,6 +133,9 @@ class Lane:
         self._open: Group | None = None
         self._waiting: deque[Group] = deque()
         self._left: dict[int, Group] = {}
+        """Under way, oldest first."""
+        self._answered: dict[int, Group] = {}
+        """Under way too, and older; nobody waits for these any more."""
         self._refused: list[Batch] = []
         self._in_flight = 0
         self._leaving = False
@@ -198,18 +203,23 @@ class Lane:
         timeout_s = self._settings.confirm_timeout_s
         joined_before = self._loop.time() - timeout_s
         before = self.timed_out
-        for group in self._unconfirmed_groups():
+        problem = _unconfirmed(timeout_s)
+        done_with = 0
+        for group in self._waited_for():
             answered = group.answered
-            everyone = group.fail(_unconfirmed(timeout_s), joined_before)
+            everyone = group.fail(problem, joined_before)
             self.timed_out += group.answered - answered
             if not everyone:
                 break
+            done_with += 1
+        for number in list(islice(self._left, done_with)):
+            self._answered[number] = self._left.pop(number)
         if self.timed_out > before:
             log.warning("confirms_overdue", topic=self.topic, requests=self.timed_out - before)
 
     def oldest_s(self) -> float:
         """How long the oldest unconfirmed rate has waited; 0 if there is none."""
-        oldest = next(self._unconfirmed_groups(), None)
+        oldest = next(chain(self._answered.values(), self._waited_for()), None)
         return self._loop.time() - oldest.waiters[0][0] if oldest else 0.0
 
     async def drain(self, timeout_s: float) -> None:
@@ -220,11 +230,11 @@ class Lane:
     def close(self) -> None:
         """Answer what still waits. The publishes under way are the owner's tasks, and its to cancel."""
         gone = _unavailable("stopping", "this replica ended; the rate may or may not count")
-        for group in self._unconfirmed_groups():
+        for group in self._waited_for():
             group.fail(gone)
 
-    def _unconfirmed_groups(self) -> Iterator[Group]:
-        """Oldest first: under way, full and waiting, open."""
+    def _waited_for(self) -> Iterator[Group]:
+        """Unconfirmed, and somebody may wait for it; oldest first: under way, full and waiting, open."""
         yield from self._left.values()
         yield from self._waiting
         if self._open is not None:
@@ -282,9 +292,10 @@ class Lane:
             self.confirmed += len(group.rates)
             self.batch_sizes.add(len(group.rates))
             self.confirm_times.add(self._loop.time() - group.waiters[0][0])
-            self.full = None
             group.confirm()
-        del self._left[id(group)]
+        self.full = None
+        number = id(group)
+        del (self._left if number in self._left else self._answered)[number]
         self._in_flight -= 1
         self.unconfirmed -= len(group.rates)
         if not self._leaving:
@@ -317,7 +328,7 @@ class Lane:
 
 
 def _unconfirmed(timeout_s: float) -> Problem:
-    detail = f"the broker did not confirm within {timeout_s:g} s; the rate may or may not count"
+    detail = f"no confirm within {timeout_s:g} s; the rate may or may not count"
     return _unavailable("unconfirmed", detail)
 
 

@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from api.dispatch import Choose
 from api.lane import Lane, Waiter
 from brokers.base import Broker
-from core.errors import BrokerError, Problem, SettingsError, StoreError
+from core.errors import BrokerError, BrokerUnavailable, Problem, SettingsError, StoreError
 from core.health import Check
 from core.lifecycle import Deadline, Pauses, Tasks
 from core.rates import Rate
@@ -23,6 +23,7 @@ from core.telemetry import Histogram, counter, gauge
 
 log = structlog.get_logger()
 
+ENSURE_INTERVAL_S = 1.0
 LEASE_INTERVAL_S = 0.25
 SWEEP_INTERVAL_S = 0.1
 LAST_REPORT_S = 0.5
@@ -187,23 +188,32 @@ class Publisher:
 
     async def _keep_ensured(self, lane: Lane) -> None:
         """Make the topic exist: at the start, after each loss of the connection, for the server may come back without
-        its data, and whenever a publish failed as if the topic were gone."""
+        its data, and whenever a publish failed as if the topic were gone. And again and again while it stands: not
+        every broker tells who publishes that one of several groups was deleted."""
         pauses = Pauses()
+        clock = asyncio.get_running_loop().time
+        again_at = clock()
         while True:
             if not self._broker.connected:
                 lane.ready.clear()
-            if lane.ready.is_set():
+            if lane.ready.is_set() and clock() < again_at:
                 pauses.reset()
                 await asyncio.sleep(SWEEP_INTERVAL_S)
                 continue
+            again_at = clock() + ENSURE_INTERVAL_S
             try:
                 await self._broker.ensure(lane.topic, self._groups)
             except BrokerError as exc:
+                if lane.ready.is_set() and isinstance(exc, BrokerUnavailable):
+                    continue  # publishes tell by themselves, and sooner
+                lane.ready.clear()
                 if str(exc) != self._not_ensured[lane.topic]:
                     log.warning("topic_not_ensured", topic=lane.topic, error=str(exc))
                 self._not_ensured[lane.topic] = str(exc)
                 await pauses.pause()
             else:
+                if lane.ready.is_set():
+                    continue
                 log.debug("topic_ensured", topic=lane.topic)
                 if lane.max_bytes < self._max_batch_bytes:
                     log.warning("broker_takes_less", bytes=lane.max_bytes, max_batch_bytes=self._max_batch_bytes)

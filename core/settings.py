@@ -132,7 +132,9 @@ class Topology(Dispatching):
 class Listening(Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port of the HTTP interface; 0 takes a free one")
-    access_log: bool = Field(False, description="log every request, with X-Forwarded-For; costs more than half of the throughput")
+    access_log: bool = Field(
+        False, description="log every request, with X-Forwarded-For; costs more than half of the throughput"
+    )
 
 
 class Intake(Batching):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,7 +95,7 @@ async def list_letters() -> None:
         async for letter in letters(broker, settings.topic):
             total += 1
             print(msgspec.json.encode(letter).decode())
-    print(f"{total} dead letters{_more(total)}")
+    print(f"{total} dead letter{'s' * (total != 1)}{_more(total)}", file=sys.stderr)
 
 
 def _more(read: int) -> str:
@@ -106,7 +107,9 @@ async def redrive_letters(*, expired: bool) -> None:
         done = await redrive(broker, settings.topic, expired=expired, topics=settings.topic_names(settings.topic))
     left = f"{done.cut} cut, {done.expired} expired, {done.back} that came back, {done.unreadable} unreadable"
     print(f"{done.sent} sent again; left: {left}{_more(done.read)}")
-    if expired and done.sent:
+    if done.elsewhere:
+        print(f"{done.elsewhere} left of topics that are not read so: DISPATCH and TOPICS must be the service's")
+    if done.renamed:
         print("those that had expired have a new identity: they may count twice")
 
 

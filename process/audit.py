@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 _encode = msgspec.json.Encoder().encode
 _HEAD = b'{"producer":"'
+_BLOCK_BYTES = 64 * 1024
 
 
 class Audit:
@@ -66,7 +67,8 @@ class Audit:
 
 
 class AuditFile:
-    """Whole lines, on disk. A line that a kill cut off is cut away when the file is opened. Any thread may call."""
+    """Whole lines, on disk. A line that a kill cut off is cut away when the file is opened, and so are the zeros that a
+    power failure may leave in its place. Any thread may call."""
 
     def __init__(self, path: Path) -> None:
         self._one_at_a_time = Lock()
@@ -117,13 +119,24 @@ class AuditFile:
     def _whole_bytes(self, path: Path) -> int:
         """Where the last whole line ends; raises SettingsError if what follows is not the beginning of one of ours."""
         size = os.fstat(self._descriptor).st_size
-        tail = os.pread(self._descriptor, 4096, max(0, size - 4096))
+        end = self._end_of_text(size)
+        tail = os.pread(self._descriptor, min(4096, end), max(0, end - 4096))
         torn = tail[tail.rfind(b"\n") + 1 :]
         if not torn.startswith(_HEAD[: len(torn)]):
             raise SettingsError(f"--file {path}: does not end as an audit does; it is left as it is")
-        if torn:
-            log.warning("torn_line_cut", file=str(path), bytes=len(torn))
-        return size - len(torn)
+        whole = end - len(torn)
+        if whole < size:
+            log.warning("torn_line_cut", file=str(path), bytes=size - whole)
+        return whole
+
+    def _end_of_text(self, size: int) -> int:
+        """Where the zeros begin that end the file; its size if there are none."""
+        while size:
+            begin = max(0, size - _BLOCK_BYTES)
+            if text := os.pread(self._descriptor, size - begin, begin).rstrip(b"\0"):
+                return begin + len(text)
+            size = begin
+        return 0
 
 
 def _lines(batch: Batch) -> bytes:

@@ -6,14 +6,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Final
 
 import msgspec
 
 from brokers.base import Broker, Message, Subscription
 from core.batches import decode, encode
-from core.errors import MalformedBatch
+from core.errors import BrokerFull, MalformedBatch, MessageTooLarge
 from core.letters import GROUP, DeadLetter, bury, dead_topic, unearth
 
 FETCH_MESSAGES: Final = 256
@@ -36,10 +36,20 @@ class Redriven:
     """Became dead letters again while this went on, or equal one that was sent."""
     unreadable: int = 0
     """Not dead letters: somebody else wrote to their topic."""
+    elsewhere: int = 0
+    """From topics that are not among those given."""
+    renamed: int = 0
+    """Of those sent: expired, and now under a new identity."""
+    met_again: int = 0
+    """Of those that stay: written anew, and then read too."""
 
     @property
     def read(self) -> int:
-        return self.sent + self.cut + self.expired + self.back + self.unreadable
+        return self.sent + self.left + self.met_again
+
+    @property
+    def left(self) -> int:
+        return self.cut + self.expired + self.back + self.unreadable + self.elsewhere
 
 
 async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
@@ -56,35 +66,84 @@ async def letters(broker: Broker, topic: str) -> AsyncIterator[DeadLetter]:
 
 async def redrive(broker: Broker, topic: str, *, expired: bool, topics: Sequence[str] = ()) -> Redriven:
     """Publish the dead letters of `topic` again as they were, each to the one of `topics` (by default `topic` alone)
-    that it came from, or to the first if that is read no more; and remove them.
+    that it came from, and remove them.
 
-    Cut ones stay. Expired ones stay too unless `expired`: they then go under a new identity and may count twice. One
-    that comes back as a dead letter stays: what was wrong with it still is. A letter is removed only after its message
-    was confirmed. At most MOST_LETTERS are read. Raises BrokerError, after which a further call goes on.
+    Those of other topics stay, for nobody may read there. Cut ones stay. Expired ones stay too unless `expired`: they
+    then go under a new identity and may count twice. One that comes back as a dead letter stays: what was wrong with it
+    still is. A letter is removed only after its message was confirmed. At most MOST_LETTERS are read. Raises
+    BrokerError, after which a further call goes on.
     """
-    topics = topics or [topic]
-    redriven = Redriven()
-    sent: set[str] = set()
     async with _member(broker, topic) as subscription:
+        redrive = _Redrive(broker, subscription, topic, topics or [topic], expired)
         async for message in _messages(subscription):
-            try:
-                letter = unearth(message.body)
-            except MalformedBatch:
-                redriven.unreadable += 1
-                continue
-            if letter.sha256 in sent:
-                redriven.back += 1
-            elif letter.cut:
-                redriven.cut += 1
-            elif letter.reason == "expired" and not expired:
-                redriven.expired += 1
-            else:
-                body = _under_a_new_identity(letter.body()) if letter.reason == "expired" else letter.body()
-                await broker.publish(letter.topic if letter.topic in topics else topics[0], body, PUBLISH_TIMEOUT_S)
-                await subscription.acknowledge([message])
-                sent.add(letter.sha256)
-                redriven.sent += 1
-    return redriven
+            await redrive.see_to(message)
+    return redrive.done
+
+
+class _Redrive:
+    """One call of `redrive`.
+
+    What stays is written anew and then removed too: where a broker remembers only how far a group has read, one left in
+    its place would make all those behind it come again.
+    """
+
+    def __init__(
+        self, broker: Broker, subscription: Subscription, topic: str, topics: Sequence[str], expired: bool
+    ) -> None:
+        self.done = Redriven()
+        self._broker = broker
+        self._subscription = subscription
+        self._letters = dead_topic(topic)
+        self._topics = topics
+        self._expired = expired
+        self._sent: set[str] = set()
+        """The `sha256` of letters."""
+        self._written_anew: set[bytes] = set()
+        """Digests of whole letters."""
+
+    async def see_to(self, message: Message) -> None:
+        digest = sha256(message.body).digest()
+        if digest in self._written_anew:
+            self.done.met_again += 1
+            return
+        letter = self._to_send(message.body)
+        if letter is None:
+            await self._write_anew(message, digest)
+            return
+        body = _under_a_new_identity(letter.body()) if letter.reason == "expired" else letter.body()
+        await self._broker.publish(letter.topic, body, PUBLISH_TIMEOUT_S)
+        await self._subscription.acknowledge([message])
+        self._sent.add(letter.sha256)
+        self.done.sent += 1
+        self.done.renamed += letter.reason == "expired"
+
+    def _to_send(self, encoded: bytes) -> DeadLetter | None:
+        """The letter in `encoded`, unless it stays, which is counted."""
+        try:
+            letter = unearth(encoded)
+        except MalformedBatch:
+            self.done.unreadable += 1
+            return None
+        if letter.sha256 in self._sent:
+            self.done.back += 1
+        elif letter.cut:
+            self.done.cut += 1
+        elif letter.reason == "expired" and not self._expired:
+            self.done.expired += 1
+        elif letter.topic not in self._topics:
+            self.done.elsewhere += 1
+        else:
+            return letter
+        return None
+
+    async def _write_anew(self, message: Message, digest: bytes) -> None:
+        """Where there is no room for it, it is left in its place."""
+        try:
+            await self._broker.publish(self._letters, message.body, PUBLISH_TIMEOUT_S)
+        except (BrokerFull, MessageTooLarge):
+            return
+        self._written_anew.add(digest)
+        await self._subscription.acknowledge([message])
 
 
 def _under_a_new_identity(body: bytes) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import api.lane
-from api.lane import Lane
-from core.errors import BrokerError, BrokerFull, BrokerUnavailable, Problem, PublishTimeout
+from api.lane import Group, Lane
+from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, Problem, PublishTimeout
 from core.lifecycle import Tasks, until
 from core.settings import Publishing
 from tests.api.held import HeldBroker
@@ -157,6 +157,43 @@ async def test_a_full_broker_is_told_at_once_and_the_batch_stays(bench: Bench) -
     assert await until(lambda: bench.lane.full is None, 2)
     assert bench.lane.unconfirmed == 0
     assert bench.broker.unread("rates", "counters") == 1
+
+
+async def test_a_full_broker_that_then_refuses_for_good(bench: Bench) -> None:
+    """It has room for others: it must be tried."""
+    bench.broker.errors = [BrokerFull("1 GiB"), MessageTooLarge("its limit was lowered")]
+    problem = await bench.join(5)
+    assert problem is not None
+    assert problem.kind == "broker-full"
+    assert await until(lambda: not bench.lane.unconfirmed, 2)
+    assert bench.lane.full is None
+    assert len(bench.lane.take_refused()) == 1
+
+
+async def test_what_is_overdue_is_answered_once_and_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = await Bench(confirm_timeout_s=0.05, max_in_flight=64).start()
+    bench.broker.confirming.clear()
+    waiters = []
+    for rate in range(50):
+        waiters.append(bench.join(rate))
+        await asyncio.sleep(0)
+    assert await until(lambda: bench.lane.oldest_s() > 0.1, 1)
+    bench.lane.answer_overdue()
+    assert [problem.kind for problem in await asyncio.gather(*waiters) if problem] == ["unconfirmed"] * 50
+    late = bench.join(50)
+    await asyncio.sleep(0.001)
+    looked_at = []
+    fail = Group.fail
+    monkeypatch.setattr(Group, "fail", lambda self, *given: looked_at.append(self.rates) or fail(self, *given))
+    bench.lane.answer_overdue()
+    assert looked_at == [[("film", 50)]]
+    assert bench.lane.oldest_s() > 0.1
+    bench.broker.confirming.set()
+    assert await late is None
+    assert await until(lambda: not bench.lane.unconfirmed, 1)
+    assert bench.lane.oldest_s() == 0
+    assert bench.broker.unread("rates", "counters") == len(bench.sizes)
+    await bench.close()
 
 
 async def test_a_new_producer_after_an_hour(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,8 @@ def test_settings_cannot_be_changed() -> None:
         ({"DISPATCH": "inline"}, "DISPATCH=inline"),
         ({"WORK_S": "1"}, "10000 s, at most 1500 s"),
         ({"WORK_S": "1", "MAX_RATES": "1501"}, "MAX_RATES 1501 x WORK_S 1 / WORK_CONCURRENCY 1"),
+        ({"WORK_S": "1", "MAX_RATES": "600", "DISPATCH": "topics"}, "1 x 3 topics: a batch would take 1800 s"),
+        ({"WORK_S": "1", "MAX_RATES": "800", "DISPATCH": "topics", "READ_TOPICS": "1,3"}, "x 2 topics"),
     ],
 )
 def test_settings_of_a_process_that_contradict_each_other(
@@ -103,6 +105,25 @@ def test_the_longest_work_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setenv(name, value)
     for section in (ApiSettings, ProcessSettings, EmbeddedSettings):
         assert load(section).work_s == 1
+
+
+def test_topics_that_a_process_does_not_read_take_none_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORK_S": "1", "MAX_RATES": "800", "DISPATCH": "topics", "READ_TOPICS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert load(ProcessSettings).read_topic_names == ["rates_2"]
+
+
+@pytest.mark.parametrize("section", [ApiSettings, ProcessSettings])
+def test_a_horizon_beyond_what_kafka_keeps_is_refused(
+    monkeypatch: pytest.MonkeyPatch, section: type[ApiSettings | ProcessSettings]
+) -> None:
+    monkeypatch.setenv("HORIZON_S", "604801")
+    assert load(section).horizon_s == 604_801
+    monkeypatch.setenv("BROKER_URL", "kafka://127.0.0.1:9092")
+    with pytest.raises(SettingsError, match=r"HORIZON_S 604801 and BROKER_URL kafka://.* at most 604800"):
+        load(section)
+    monkeypatch.setenv("HORIZON_S", "604800")
+    assert load(section).horizon_s == 604_800
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,18 @@ async def test_a_file_with_nothing_but_a_torn_line(setting: Setting) -> None:
     assert setting.path.read_bytes() == b""
 
 
-@pytest.mark.parametrize("content", [b"precious", b"line\nprecious", b'{"other":1}', b"\n{" + b"x" * 5000])
+@pytest.mark.parametrize("torn", [b"", b'{"producer":"01'])
+@pytest.mark.parametrize("zeros", [1, 4096, 200_000])
+async def test_zeros_that_a_power_failure_left_are_cut(setting: Setting, torn: bytes, zeros: int) -> None:
+    whole = b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines_of(batch(1, 2)))
+    setting.path.write_bytes(whole + torn + bytes(zeros))
+    setting.member()
+    assert setting.path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content", [b"precious\0\0", b"precious", b"line\nprecious", b'{"other":1}', b"\n{" + b"x" * 5000]
+)
 async def test_a_file_that_is_no_audit_is_left_alone(setting: Setting, content: bytes) -> None:
     setting.path.write_bytes(content)
     with pytest.raises(SettingsError, match="does not end as an audit does"):

@@ -44,6 +44,8 @@ class Kind:
     make_part: Callable[[Path, Way], Part]
     delete_topic: Callable[[str, str], Awaitable[None]]
     """Of the server at a URL, with all it holds, as an operator would by mistake."""
+    delete_group: Callable[[str, str, str], Awaitable[None]] | None = None
+    """One group of a topic, with all it holds. None: the server has no group but those that somebody is a member of."""
     durability: Durability = "confirmed"
     listens_to_proxy: bool = False
     """Whether its server listens on `Way.inner`; otherwise a proxy forwards to where all clients go."""
@@ -78,6 +80,14 @@ async def _delete_stream(url: str, topic: str) -> None:
         await client.close()
 
 
+async def _delete_consumer(url: str, topic: str, group: str) -> None:
+    client = await nats.connect(url)
+    try:
+        await client.jetstream().delete_consumer(topic, group)
+    finally:
+        await client.close()
+
+
 def _nats_core(directory: Path, way: Way) -> Part:
     return parts.nats_core(directory)
 
@@ -98,6 +108,14 @@ async def _delete_key(url: str, topic: str) -> None:
         await client.aclose()
 
 
+async def _delete_stream_group(url: str, topic: str, group: str) -> None:
+    client = Redis.from_url(url)
+    try:
+        assert await client.xgroup_destroy(f"fanrate:stream:{topic}", group) == 1
+    finally:
+        await client.aclose()
+
+
 def _rabbit(directory: Path, way: Way) -> Part:
     """It closes the channel of a consumer that was silent for longer than adapters let it be, and looks each second."""
     part = rabbit(directory)
@@ -105,11 +123,11 @@ def _rabbit(directory: Path, way: Way) -> Part:
     return replace(part, env={**part.env, _ERLANG: arguments})
 
 
-async def _delete_queue(url: str, topic: str) -> None:
+async def _delete_queue(url: str, topic: str, group: str = GROUP) -> None:
     connection = await aio_pika.connect(url)
     try:
         channel = await connection.channel()
-        await channel.queue_delete(f"{topic}.{GROUP}")
+        await channel.queue_delete(f"{topic}.{group}")
     finally:
         await connection.close()
 
@@ -136,11 +154,11 @@ async def _delete_kafka_topic(url: str, topic: str) -> None:
         await admin.close()
 
 
-NATS = Kind(conformance.NATS, "nats", ("nats-server",), _nats, _delete_stream, flows_again_s=5.0)
+NATS = Kind(conformance.NATS, "nats", ("nats-server",), _nats, _delete_stream, _delete_consumer, flows_again_s=5.0)
 
-REDIS = Kind(conformance.REDIS, "redis", ("redis-server",), _redis, _delete_key)
+REDIS = Kind(conformance.REDIS, "redis", ("redis-server",), _redis, _delete_key, _delete_stream_group)
 
-RABBIT = Kind(conformance.RABBIT, "amqp", ("rabbitmq-server",), _rabbit, _delete_queue, silent_s=7.5)
+RABBIT = Kind(conformance.RABBIT, "amqp", ("rabbitmq-server",), _rabbit, _delete_queue, _delete_queue, silent_s=7.5)
 
 KAFKA = Kind(
     conformance.KAFKA, "kafka", ("java", "kafka"), _kafka, _delete_kafka_topic, listens_to_proxy=True, silent_s=8.0

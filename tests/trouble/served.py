@@ -160,6 +160,7 @@ class ServedWorld:
         purpose: str,
         *,
         topics: int = 0,
+        groups: Sequence[str] = (GROUP,),
         topic_bytes: int = TOPIC_BYTES,
         broker_port: int | None = None,
     ) -> AsyncIterator[Services]:
@@ -168,9 +169,9 @@ class ServedWorld:
         topic = f"{purpose}-{next(_names)}"
         async with self.adapter(topic_bytes=topic_bytes) as broker:
             for name in [f"{topic}_{number + 1}" for number in range(topics)] or [topic]:
-                await broker.ensure(name, [GROUP])
+                await broker.ensure(name, groups)
             await broker.ensure(dead_topic(topic), [REDRIVE])
-        env = {"TOPIC": topic, **settings_of(self.kind)}
+        env = {"TOPIC": topic, "GROUPS": ",".join(groups), **settings_of(self.kind)}
         if topics:
             env |= {"DISPATCH": "topics", "TOPICS": str(topics)}
         directory = self.stack.directory

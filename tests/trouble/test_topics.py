@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from bench.client import Connection
+from brokers.base import Broker, Subscription
+from core.batches import decode
+from core.counting import GROUP
+from core.errors import BrokerError
 from core.store import LEASE_S
 from tests.trouble.conftest import Choose
 from tests.trouble.load import CONNECTIONS, NO_MORE_S, Load
@@ -16,6 +21,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SMALL_BYTES = 64 * 1024
 FULL_S = 30.0
+GROUP_BACK_S = 3.0
+GETS_S = 10.0
 
 
 @pytest.mark.features(refuses_when_full=True)
@@ -74,6 +81,49 @@ async def test_topic_deleted_under_a_consumer(served: ServedWorld, choose: Choos
         assert verdict.dup == 0
         opened = (await load.opened()).opened
         assert verdict.loss <= opened <= verdict.loss + load.ledger.unknown_rates
+
+
+@pytest.mark.smoke("nats")
+async def test_group_deleted_under_load(served: ServedWorld, choose: Choose[int]) -> None:
+    """One of two, while its members are away: it is made anew, and has what is confirmed from then on. The other lacks
+    nothing."""
+    delete_group = served.kind.delete_group
+    if delete_group is None:
+        pytest.skip("no group without members")
+    groups = [GROUP, "audit"]
+    async with (
+        served.services("group", groups=groups) as services,
+        served.adapter() as adapter,
+        services.load() as load,
+    ):
+        for _ in range(choose(1, 5)):
+            await delete_group(served.broker.url, services.topic, "audit")
+            load.back("the group")
+            member = await _member(adapter, services.topic, "audit")
+            await _has_what_is_new(member)
+            await member.close()
+        await load.stop()
+        await load.settle()
+
+
+async def _member(broker: Broker, topic: str, group: str) -> Subscription:
+    """Of a group that comes back."""
+    async with asyncio.timeout(GROUP_BACK_S):
+        while True:
+            try:
+                return await broker.subscribe(topic, group)
+            except BrokerError:
+                await asyncio.sleep(0.05)
+
+
+async def _has_what_is_new(member: Subscription) -> None:
+    since = time.time()
+    async with asyncio.timeout(GETS_S):
+        newest = 0.0
+        while newest <= since:
+            messages = await member.fetch(2048, 2**22, 1.0)
+            newest = max((decode(message.body).at for message in messages), default=newest)
+            await member.acknowledge(messages)
 
 
 async def _until_full(load: Load) -> None:
