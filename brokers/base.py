@@ -51,8 +51,8 @@ class Subscription(Protocol):
         Order: roughly that of publishing; nothing may depend on it. A fetched message is invisible to other members
         until it is acknowledged, or until its member closed, died or was silent for the adapter's redelivery time;
         then it is delivered again, without limit.
-        Raises BrokerUnavailable while there is no connection; later calls go on by themselves once there is one. The one
-        that joins the group again may take some seconds longer than `timeout_s`.
+        Raises BrokerUnavailable while there is no connection; later calls go on by themselves once there is one. One
+        that has to join the group again may take some seconds longer than `timeout_s`.
         Cancellation loses nothing: what had arrived is handed to the next call or redelivered.
         """
 
