@@ -22,7 +22,8 @@ import msgspec
 from nats.aio.msg import Msg
 
 from brokers.base import Features
-from brokers.nats_link import NO_RESPONDERS, Keeper, Link, status
+from brokers.keeper import Keeper
+from brokers.nats_link import NO_RESPONDERS, Link, address, connect, status
 from brokers.nats_pull import NatsSubscription
 from core.errors import (
     BrokerError,
@@ -96,7 +97,7 @@ class NatsBroker:
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._keeper = Keeper(url, name, self._use)
+        self._keeper = Keeper("nats", address(url), partial(connect, url, name), self._use)
         self._durability = durability
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes

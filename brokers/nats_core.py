@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,7 +20,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Source
 
 from brokers.base import Features, Message
-from brokers.nats_link import Keeper, Link
+from brokers.keeper import Keeper
+from brokers.nats_link import Link, address, connect
 from core.errors import BrokerUnavailable, MessageTooLarge, PublishTimeout, SettingsError
 from core.settings import Durability
 
@@ -43,7 +45,8 @@ class NatsCoreBroker:
                 f"{_SCHEME} delivers at most once and cannot give DURABILITY={durability}; "
                 "ask for it with DURABILITY=relaxed"
             )
-        self._keeper = Keeper(url.replace(_SCHEME, "nats://", 1), name, self._use)
+        plain = url.replace(_SCHEME, "nats://", 1)
+        self._keeper = Keeper("nats", address(plain), partial(connect, plain, name), self._use)
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES, refuses_when_full=False, at_most_once=True)
         self._subscriptions: set[NatsCoreSubscription] = set()
 

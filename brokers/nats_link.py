@@ -1,4 +1,4 @@
-"""One connection to a NATS server, from its making to its loss, and what makes the next one.
+"""One connection to a NATS server, from its making to its loss; `brokers.keeper` makes the next one.
 
 nats-py carries the bytes. Where it waits without a deadline, buffers while disconnected or reconnects on its own, it is
 not used: what was sent on one connection is never taken up on the next.
@@ -20,14 +20,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Source
 
+from brokers.keeper import RETRY_S
 from core.errors import BrokerUnavailable, SettingsError
 
 log = structlog.get_logger()
 
 NO_RESPONDERS: Final = "503"
 """The status of an answer that the server gave for want of a receiver."""
-RETRY_S = 0.25
-"""Between two tries to connect."""
 CLOSE_TIMEOUT_S = 1.0
 
 _CHECK_S = 0.25
@@ -80,13 +79,14 @@ class Link:
         )
         await self.listen(f"{self._inbox}.*", self._on_answer)
 
-    async def until_lost(self) -> None:
+    async def until_lost(self) -> str:
         """Return when the connection is lost. nats-py does not tell of every loss, so its state is looked at too."""
         while self.up:
             self._doubt.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_S):
                     await self._doubt.wait()
+        return ""
 
     async def listen(self, subject: str, receive: Callable[[Msg], Awaitable[None]], group: str = "") -> Source:
         """Each message goes to one of those that listen as `group`."""
@@ -185,68 +185,15 @@ class Link:
         self._doubt.set()
 
 
-class Keeper:
-    """Makes one link after the other, for ever. `use` is called with each before anybody else sees it."""
-
-    def __init__(self, url: str, name: str, use: Callable[[Link], None]) -> None:
-        """Raises SettingsError if `url` names no server."""
-        self._address = address(url)
-        self._url = url
-        self._name = name
-        self._use = use
-        self._link: Link | None = None
-        self._keeping: asyncio.Task[None] | None = None
-        self._closed = False
-
-    @property
-    def connected(self) -> bool:
-        return not self._closed and self._link is not None and self._link.up
-
-    def start(self) -> None:
-        self._check_open()
-        if self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep(), name=f"nats {self._address}")
-
-    def link(self) -> Link:
-        """The present one; raises BrokerUnavailable while there is none."""
-        self._check_open()
-        if self._link is None or not self._link.up:
-            raise BrokerUnavailable(f"no connection to {self._address}")
-        return self._link
-
-    def end(self) -> None:
-        """Refuse all that comes from now on and end what waits; members still leave by the link they have."""
-        self._closed = True
-        if self._link is not None:
-            self._link.fail("closed")
-
-    async def close(self) -> None:
-        self.end()
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait({self._keeping})
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BrokerUnavailable("closed")
-
-    async def _keep(self) -> None:
-        while not self._closed:
-            link = Link()
-            try:
-                await link.open(self._url, self._name)
-                self._check_open()
-                self._use(link)
-                self._link = link
-                log.info("broker_connected", broker=self._address)
-                await link.until_lost()
-                log.warning("broker_lost", broker=self._address)
-            except Exception as exc:  # whatever the library raises, the next try may succeed
-                log.warning("broker_connect_failed", broker=self._address, error=repr(exc))
-            finally:
-                self._link = None
-                await link.close()
-            await asyncio.sleep(RETRY_S)
+async def connect(url: str, name: str) -> Link:
+    """A link that is up; whatever the library raises, nothing is left of one that is not."""
+    link = Link()
+    try:
+        await link.open(url, name)
+    except BaseException:
+        await link.close()
+        raise
+    return link
 
 
 def address(url: str) -> str:

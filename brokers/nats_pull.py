@@ -16,7 +16,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Source
 
 from brokers.base import Message
-from brokers.nats_link import CLOSE_TIMEOUT_S, NO_RESPONDERS, RETRY_S, Link, new_inbox, status
+from brokers.keeper import RETRY_S
+from brokers.nats_link import CLOSE_TIMEOUT_S, NO_RESPONDERS, Link, new_inbox, status
 from core.errors import BrokerError, BrokerUnavailable
 
 SURE_S: Final = 1.0

@@ -15,19 +15,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-import structlog
 from pamqp import commands
 from pamqp.base import Frame
 
 from brokers.base import Features
+from brokers.keeper import Keeper
 from brokers.rabbit_channel import Channel
-from brokers.rabbit_link import RETRY_S, Address, Link
+from brokers.rabbit_link import Address, Link
 from brokers.rabbit_publish import Publisher
 from brokers.rabbit_pull import RabbitSubscription
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout
 from core.settings import Durability
-
-log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES: Final = 2**20
 DELIVERY_LIMIT: Final = 10**9
@@ -63,11 +61,9 @@ class RabbitBroker:
         self._queue_settings = _queue_settings(durability, max_topic_bytes)
         self._redeliver_after_s = redeliver_after_s
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES)
-        self._link: Link | None = None
+        self._keeper = Keeper("rabbit", str(self._address), self._connect, self._use)
         self._publishers: dict[str, Publisher] = {}
-        self._keeper: asyncio.Task[None] | None = None
         self._subscriptions: set[RabbitSubscription] = set()
-        self._closed = False
 
     @property
     def features(self) -> Features:
@@ -75,12 +71,10 @@ class RabbitBroker:
 
     @property
     def connected(self) -> bool:
-        return not self._closed and self._link is not None and self._link.up
+        return self._keeper.connected
 
     async def start(self) -> None:
-        self._check_open()
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._stay_connected(), name=f"rabbit {self._address}")
+        self._keeper.start()
 
     async def ensure(self, topic: str, groups: Sequence[str]) -> None:
         link = self.link()
@@ -126,24 +120,13 @@ class RabbitBroker:
         return subscription
 
     async def close(self) -> None:
-        self._closed = True
-        if self._link is not None:
-            self._link.fail("closed")
+        self._keeper.end()
         await asyncio.gather(*(subscription.close() for subscription in list(self._subscriptions)))
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        await self._keeper.close()
 
     def link(self) -> Link:
         """The connection for publishing; raises BrokerUnavailable while there is none."""
-        self._check_open()
-        if self._link is None or not self._link.up:
-            raise BrokerUnavailable(f"no connection to {self._address}")
-        return self._link
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BrokerUnavailable("closed")
+        return self._keeper.link()
 
     async def _stand(self, link: Link, queues: Sequence[str]) -> bool:
         """Whether all `queues` are there."""
@@ -173,30 +156,17 @@ class RabbitBroker:
                 settings[found[1]] = _with_bound(self._queue_settings, found[2])
         raise BrokerUnavailable(f"topic {topic!r}: its queues change while they are looked at")
 
-    async def _stay_connected(self) -> None:
-        complaint = ""
-        while not self._closed:
-            link = Link()
-            try:
-                await link.open(self._address, self._name)
-                self._use(link)
-                complaint = ""
-                log.warning("broker_lost", broker=str(self._address), reason=await link.until_lost())
-            except Exception as exc:  # whatever it is, the next try may succeed
-                found = str(exc) or repr(exc)
-                if found != complaint:  # of the many tries that may follow, each with an error, one is enough
-                    complaint = found
-                    log.warning("broker_connect_failed", broker=str(self._address), error=complaint)
-            finally:
-                self._link = None
-                await link.close()
-            await asyncio.sleep(RETRY_S)
+    async def _connect(self) -> Link:
+        link = Link()
+        try:
+            await link.open(self._address, self._name)
+        except BaseException:
+            await link.close()
+            raise
+        return link
 
     def _use(self, link: Link) -> None:
-        self._check_open()
         self._publishers.clear()
-        self._link = link
-        log.info("broker_connected", broker=str(self._address))
 
     def _limit_message_bytes(self, limit: int | None) -> None:
         if limit is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from pamqp import commands
@@ -17,9 +17,6 @@ from pamqp import commands
 from brokers import rabbit_wire as wire
 from brokers.rabbit_channel import Channel
 from core.errors import BrokerUnavailable, SettingsError
-
-RETRY_S: Final = 0.25
-"""Between two tries to connect."""
 
 _CONNECT_TIMEOUT_S = 2.0
 _CLOSE_TIMEOUT_S = 1.0

@@ -21,8 +21,6 @@ from core.errors import BrokerError, BrokerFull, BrokerUnavailable, SettingsErro
 
 log = structlog.get_logger()
 
-RETRY_S: Final = 0.25
-"""Between two tries to connect."""
 CLOSE_TIMEOUT_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 2.0
 
@@ -140,6 +138,13 @@ class Link(asyncio.Protocol):
         for waiter in self._waiting:
             if waiter is not None and not waiter.done():
                 waiter.set_result(BrokerUnavailable(reason))
+
+    async def until_lost(self) -> str:
+        await self.lost.wait()
+        return ""
+
+    async def close(self) -> None:
+        self.abort()
 
     def abort(self) -> None:
         """Give the connection up at once."""

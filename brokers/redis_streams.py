@@ -17,7 +17,8 @@ import hiredis
 import structlog
 
 from brokers.base import Features
-from brokers.redis_link import RETRY_S, Address, Command, Link, Script, checked
+from brokers.keeper import Keeper
+from brokers.redis_link import Address, Command, Link, Script, checked
 from brokers.redis_member import MEMBER_SCRIPTS, RedisSubscription
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout
 from core.settings import Durability
@@ -68,20 +69,16 @@ class RedisBroker:
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes
         self.features = Features(max_message_bytes=MAX_MESSAGE_BYTES, replays=True)
-        self._link: Link | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = Keeper("redis", str(self._address), partial(Link.open, self._address, name, _SCRIPTS))
         self._subscriptions: set[RedisSubscription] = set()
         self._settings_asked = False
-        self._closed = False
 
     @property
     def connected(self) -> bool:
-        return not self._closed and self._link is not None and self._link.up
+        return self._keeper.connected
 
     async def start(self) -> None:
-        self._check_open()
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._stay_connected(), name=f"redis {self._address}")
+        self._keeper.start()
 
     async def ensure(self, topic: str, groups: Sequence[str]) -> None:
         await self._check_server()
@@ -120,24 +117,13 @@ class RedisBroker:
         return subscription
 
     async def close(self) -> None:
-        self._closed = True
-        if self._link is not None:
-            self._link.fail("closed")
+        self._keeper.end()
         await asyncio.gather(*(subscription.close() for subscription in list(self._subscriptions)))
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        await self._keeper.close()
 
     def link(self) -> Link:
         """The connection; raises BrokerUnavailable while there is none. Members have their own besides."""
-        self._check_open()
-        if self._link is None or not self._link.up:
-            raise BrokerUnavailable(f"no connection to {self._address}")
-        return self._link
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BrokerUnavailable("closed")
+        return self._keeper.link()
 
     async def _check_server(self) -> None:
         """Refuse a server that is too old or may forget what it confirms, as far as it tells."""
@@ -180,26 +166,6 @@ class RedisBroker:
             return await self.link().call(command, _ANSWER_TIMEOUT_S)
         except TimeoutError as exc:
             raise BrokerUnavailable(f"no answer within {_ANSWER_TIMEOUT_S} s") from exc
-
-    async def _stay_connected(self) -> None:
-        link: Link | None = None
-        failing = False
-        while not self._closed:
-            try:
-                link = self._link = await Link.open(self._address, self._name, _SCRIPTS)
-                failing = False
-                log.info("broker_connected", broker=str(self._address))
-                await link.lost.wait()
-                log.warning("broker_lost", broker=str(self._address))
-            except Exception as exc:  # whatever it is, the next try may succeed
-                if not failing:
-                    log.warning("broker_connect_failed", broker=str(self._address), error=str(exc))
-                failing = True
-            finally:
-                self._link = None
-                if link is not None:
-                    link.abort()
-            await asyncio.sleep(RETRY_S)
 
 
 def keys(topic: str) -> tuple[str, str]:
