@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 import structlog
 
 from api.inline import InlineBroker
@@ -17,7 +20,15 @@ from core.work import Work
 from store import open_store
 
 
-async def main() -> None:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m api") -> int:
+    """Run until a signal; the exit code."""
+    text = "Takes rates over HTTP and publishes them to a broker."
+    program.parser(prog, text, ApiSettings).parse_args(arguments)
+    program.run(_serve)
+    return 0
+
+
+async def _serve() -> None:
     settings = load(ApiSettings)
     configure(settings, service="api")
     store = open_store(settings.store_url, settings, settings.durability)
@@ -41,5 +52,4 @@ def _log_start(service: ApiService) -> None:
 
 
 if __name__ == "__main__":
-    program.parser("api", "Takes rates over HTTP and publishes them to a broker.", ApiSettings).parse_args()
-    program.run(main)
+    sys.exit(main())

@@ -15,6 +15,7 @@ from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.spine import run as spine_run
+from core.commands import add_version
 from core.errors import FanrateError
 from stack.programs import MISSING_PROGRAM, MissingProgram
 
@@ -24,9 +25,9 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") -> int:
     """Run one command; the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments)
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -44,12 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench",
+        prog,
         description="Replay real ratings against a running service, measure the way of a rate, or compare the brokers.",
         epilog="Exit codes: 0 fine, 1 the run found something, 2 wrong usage, 3 a needed program is not installed.",
     )
+    add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_replay(commands)
     _add_spine(commands)

@@ -5,13 +5,15 @@ Further ones come with packages of their own, by the entry point group `fanrate.
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from brokers.base import Broker
+from core.durability import Durability
 from core.errors import SettingsError
-from core.settings import Durability
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS: Final = "fanrate.brokers"
 """The entry point group: a name is a URL scheme, a value an `Adapter`."""
@@ -53,5 +55,8 @@ def open_broker(url: str, *, name: str, durability: Durability = "confirmed") ->
 
 def _adapters() -> dict[str, EntryPoint]:
     """Scheme -> adapter; the project's own come before others of the same scheme."""
+    # The import takes longer than all of `fanrate healthy` may.
+    from importlib.metadata import EntryPoint, entry_points
+
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     return {**found, **{name: EntryPoint(name, value, ENTRY_POINTS) for name, value in _ADAPTERS.items()}}

@@ -1,4 +1,4 @@
-"""What every `python -m` entry shares: `--help` with the settings, wrong settings as one line and exit 2, uvloop."""
+"""What the services' command lines share: `--help` with the settings, wrong settings as one line and exit 2, uvloop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from core.commands import add_version
 from core.errors import FanrateError, SettingsError
 from core.settings import Section, describe
 
@@ -19,14 +20,16 @@ WRONG_USAGE = 2
 _T = TypeVar("_T")
 
 
-def parser(module: str, text: str, section: type[Section]) -> argparse.ArgumentParser:
+def parser(prog: str, text: str, section: type[Section]) -> argparse.ArgumentParser:
     """An argument parser whose help ends in the table of settings."""
-    return argparse.ArgumentParser(
-        prog=f"python -m {module}",
+    made = argparse.ArgumentParser(
+        prog,
         description=text,
         epilog=f"settings, from environment variables [default]:\n{describe(section)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(made)
+    return made
 
 
 def run(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:

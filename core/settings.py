@@ -15,10 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.batches import ENVELOPE_BYTES
+from core.durability import Durability as Durability
 from core.errors import SettingsError
 from core.rates import LARGEST_RATE, RateRange
 
-Durability = Literal["relaxed", "confirmed", "fsync"]
 Dispatch = Literal["group", "topics", "inline"]
 TopicChoice = Literal["round_robin", "random", "hash"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,6 +29,18 @@ from process.service import ProcessService, oldest_allowed_s
 from store import open_store
 
 CONNECT_WAIT_S = 5.0
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m process") -> int:
+    """Run until a signal, or do what is asked for; the exit code."""
+    options = _parser(prog).parse_args(arguments)
+    if options.command == "dead":
+        program.run(list_letters)
+    elif options.command == "redrive":
+        program.run(lambda: redrive_letters(expired=options.expired))
+    else:
+        program.run(lambda: consume(options.sink, options.file))
+    return 0
 
 
 async def consume(sink: str, file: Path | None) -> None:
@@ -127,22 +139,16 @@ async def _connected() -> AsyncIterator[tuple[Broker, ProcessSettings]]:
         await broker.close()
 
 
-def _arguments() -> argparse.Namespace:
-    parser = program.parser("process", "Counts rates from a broker into Redis, or audits them.", ProcessSettings)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = program.parser(prog, "Counts rates from a broker into Redis, or audits them.", ProcessSettings)
     parser.add_argument("--sink", choices=["counting", "audit"], default="counting", help="what it does with the rates")
     parser.add_argument("--file", type=Path, help="for --sink audit: takes a line of JSON for each rate")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("dead", help="list the dead letters, one JSON object a line, and leave them")
     again = commands.add_parser("redrive", help="send the dead letters again, except cut and expired ones")
     again.add_argument("--expired", action="store_true", help="also expired ones; they may count twice")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    arguments = _arguments()
-    if arguments.command == "dead":
-        program.run(list_letters)
-    elif arguments.command == "redrive":
-        program.run(lambda: redrive_letters(expired=arguments.expired))
-    else:
-        program.run(lambda: consume(arguments.sink, arguments.file))
+    sys.exit(main())

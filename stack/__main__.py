@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from core.commands import add_version
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
 from core.settings import Dispatch, Dispatching, Durability, load
@@ -24,14 +25,16 @@ _KEEP_WORDS = {"": False, "0": False, "no": False, "false": False, "1": True, "y
 CODES = "exit codes: 0 fine, 1 it could not run or go on, 2 wrong usage or settings, 3 a program is not installed"
 
 
-def main() -> int:
-    arguments = _parser().parse_args()
-    command: Callable[[argparse.Namespace], int] = arguments.command
-    return command(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m stack") -> int:
+    """Run one command; the exit code."""
+    options = _parser(prog).parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m stack", description=DESCRIPTION, epilog=CODES)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog, description=DESCRIPTION, epilog=CODES)
+    add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="one process, nothing but Python; nothing survives a restart", epilog=CODES)
     run.add_argument("--port", type=_number(1, 65_535), help="port to listen on [PORT, else 8080]")
