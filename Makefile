@@ -15,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check trouble bench-spine bench-brokers lock clean
+.PHONY: help run replay up services test check trouble compose-check bench-spine bench-brokers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ check: .venv/dev.stamp ## lint, types, imports
 trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
 	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
 
+compose-check: .venv/dev.stamp ## bring the compose files up for real, where a container engine answers: [BROKER=nats|kafka|rabbit]
+	@$(BIN)/python -m tests.deploy.check $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
+
 bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: [ARGS="--quick"]
 	@$(BIN)/python -m bench spine $(ARGS)
 
@@ -52,6 +55,7 @@ lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra dev -c requirements/bench.txt pyproject.toml -o requirements/dev.txt
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/dev.txt - -o requirements/build.txt
 
 clean: ## remove what make made
 	rm -rf .venv .stack dist bench/out

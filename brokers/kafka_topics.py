@@ -69,14 +69,16 @@ def check_settings(name: str, settings: Mapping[str, str], replicas: int, durabi
     """Raise BrokerError, naming the setting, if a topic of `replicas` with `settings` could lose what was confirmed."""
     for setting, (wanted, fits) in _WITHOUT_LOSS.items():
         if setting in settings and not fits(settings[setting]):
-            raise BrokerError(f"topic {name!r}: {setting}={settings[setting]!r} could lose messages, must be {wanted}")
+            raise _unfit(name, f"{setting}={settings[setting]!r} could lose messages, must be {wanted}")
     in_sync = settings.get(_IN_SYNC, "1")
     if durability != "relaxed" and replicas > 1 and int(in_sync) < 2:
-        raise BrokerError(
-            f"topic {name!r}: {_IN_SYNC}={in_sync!r} could lose messages, must be at least 2 of its {replicas} replicas"
-        )
+        raise _unfit(name, f"{_IN_SYNC}={in_sync!r} could lose messages, must be at least 2 of its {replicas} replicas")
     if durability == "fsync" and settings.get(_FLUSH) != "1":
-        raise BrokerError(f"topic {name!r}: {_FLUSH}={settings.get(_FLUSH)!r} syncs too seldom, must be '1'")
+        raise _unfit(name, f"{_FLUSH}={settings.get(_FLUSH)!r} syncs too seldom, must be '1'")
+
+
+def _unfit(name: str, why: str) -> BrokerError:
+    return BrokerError(f"topic {name!r}: {why}; kafka-configs.sh --alter sets it, or delete the topic once all is counted")
 
 
 async def ensure_group(cluster: Cluster, topic: Topic, group: str) -> None:

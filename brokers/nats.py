@@ -60,6 +60,7 @@ _STORAGES: Final[dict[Durability, tuple[str, ...]]] = {
     "fsync": ("file",),
 }
 """Where a stream may keep its messages; a new one does in the first."""
+_WAY_OUT: Final = "edit the stream, or delete it once all is counted"
 _SYNCS_FROM: Final = (2, 10)
 """The first version of the server that knows `sync_interval: always`."""
 
@@ -260,5 +261,5 @@ def _check_stream(topic: str, config: dict[str, Any], durability: Durability) ->
         if found not in values:
             raise BrokerError(
                 f"topic {topic!r}: {setting}={found!r} could lose messages, must be {values[0]!r} "
-                f"for durability {durability}"
+                f"for durability {durability}; {_WAY_OUT}"
             )

@@ -37,6 +37,8 @@ after it was made; of one whose server was killed before, RabbitMQ 3.10 finds no
 _TRANSIENT = 1
 _PERSISTENT = 2
 _OTHER_BOUND = re.compile(r"inequivalent arg 'x-max-length-bytes' for queue '([^']+)'.* current is (?:none|.*?'(\d+)')")
+_OTHER_ARGUMENT: Final = "inequivalent arg"
+_WAY_OUT: Final = "delete it once all is counted, or set DURABILITY as it was"
 
 
 class RabbitBroker:
@@ -151,6 +153,8 @@ class RabbitBroker:
                 return await _ask(link, requests)
             except BrokerError as exc:
                 found = _OTHER_BOUND.search(str(exc))
+                if found is None and _OTHER_ARGUMENT in str(exc):
+                    raise BrokerError(f"topic {topic!r}: {exc}; {_WAY_OUT}") from exc
                 if found is None or found[1] not in settings:
                     raise
                 settings[found[1]] = _with_bound(self._queue_settings, found[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -24,18 +25,53 @@ _TEMPLATES: Final[dict[Balancer, tuple[str, str]]] = {
 """Balancer -> its template, and how that chooses a replica."""
 
 
-def nginx_configuration(balancer: Balancer, port: int, upstream_ports: Sequence[int], folder: Path) -> str:
-    """The text of nginx.conf: listens on `port`, forwards to `upstream_ports`, keeps all its files in `folder`."""
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where nginx runs. `folder` takes all its files; `servers` are the replicas, as its `server` directive names them;
+    `resolver`, if any, looks their names up."""
+
+    listen: str
+    servers: Sequence[str]
+    folder: Path
+    workers: int = MAX_WORKERS
+    user: str = ""
+    resolver: Sequence[str] = ()
+
+
+CONTAINER: Final = Site(
+    listen="8080",
+    servers=["api:8080 resolve"],
+    folder=Path("/tmp"),
+    # Docker's own name server, asked again every two seconds: replicas come and go with --scale.
+    resolver=["resolver 127.0.0.11 valid=2s ipv6=off;"],
+)
+"""That of the compose files, for nginx 1.27.3 or newer."""
+
+
+def local_site(port: int, upstream_ports: Sequence[int], folder: Path) -> Site:
+    """nginx on `port` of this machine, before replicas on `upstream_ports` of it."""
+    return Site(
+        listen=f"{HOST}:{port}",
+        servers=[f"{HOST}:{upstream}" for upstream in upstream_ports],
+        folder=folder,
+        workers=min(MAX_WORKERS, os.cpu_count() or 1),
+        user="user root root;" if os.geteuid() == 0 else "",
+    )
+
+
+def nginx_configuration(balancer: Balancer, site: Site) -> str:
+    """The text of nginx.conf."""
     template, choice = _TEMPLATES[balancer]
     values = {
         "choice": choice,
         "problem_words": _text("problem-words").splitlines(),
         "problem_pages": _text("problem-pages").splitlines(),
-        "user": "user root root;" if os.geteuid() == 0 else "",
-        "workers": str(min(MAX_WORKERS, os.cpu_count() or 1)),
-        "folder": str(folder),
-        "listen": f"{HOST}:{port}",
-        "servers": [f"{HOST}:{upstream}" for upstream in upstream_ports],
+        "user": [site.user] if site.user else [],
+        "workers": str(site.workers),
+        "folder": str(site.folder),
+        "resolver": site.resolver,
+        "listen": site.listen,
+        "servers": site.servers,
         "max_body_bytes": str(MAX_BODY_BYTES),
         "header_timeout": f"{HEADER_TIMEOUT_S:g}s",
         "body_timeout": f"{BODY_TIMEOUT_S:g}s",

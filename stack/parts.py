@@ -18,7 +18,7 @@ from typing import Final
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
 from core.settings import Draining, Durability, load
-from stack.configuration import Balancer, nginx_configuration
+from stack.configuration import Balancer, local_site, nginx_configuration
 from stack.ports import HOST, free_port
 from stack.probes import GREETS, JETSTREAM, LISTENS, READYZ, REDIS, Probe
 from stack.programs import find
@@ -173,7 +173,7 @@ def nginx(
         _log(directory, name),
         LISTENS,
         folders=[data],
-        files={path: nginx_configuration(balancer, port, upstream_ports, data)},
+        files={path: nginx_configuration(balancer, local_site(port, upstream_ports, data))},
         stop_signal=signal.SIGQUIT,
     )
 

@@ -13,7 +13,7 @@ import pytest
 from core.http import IDLE_TIMEOUT_S, MAX_BODY_BYTES
 from core.settings import Publishing
 from stack import parts
-from stack.configuration import Balancer, nginx_configuration, render
+from stack.configuration import Balancer, local_site, nginx_configuration, render
 from stack.parts import Part
 from stack.ports import HOST, free_port
 from stack.programs import find
@@ -37,7 +37,7 @@ def test_an_unknown_name_is_refused():
 def test_nginx_takes_the_file(balancer: Balancer, tmp_path: Path):
     needs("nginx")
     path = tmp_path / "nginx.conf"
-    path.write_text(nginx_configuration(balancer, free_port(), [free_port(), free_port()], tmp_path))
+    path.write_text(nginx_configuration(balancer, local_site(free_port(), [free_port(), free_port()], tmp_path)))
     command = [find("nginx"), "-t", "-p", tmp_path, "-e", "stderr", "-c", path]
     tried = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert tried.returncode == 0, tried.stderr
@@ -45,14 +45,13 @@ def test_nginx_takes_the_file(balancer: Balancer, tmp_path: Path):
 
 
 def test_random_is_tuned_but_for_the_choice(tmp_path: Path):
-    tuned, chosen = (
-        nginx_configuration(name, 8080, [8081, 8082], tmp_path) for name in ("nginx-tuned", "nginx-random")
-    )
+    site = local_site(8080, [8081, 8082], tmp_path)
+    tuned, chosen = (nginx_configuration(name, site) for name in ("nginx-tuned", "nginx-random"))
     assert tuned.replace("        least_conn;\n", "        random two least_conn;\n") == chosen != tuned
 
 
 def test_nginx_outwaits_the_api_and_lets_go_first(tmp_path: Path):
-    text = nginx_configuration("nginx-tuned", 8080, [8081], tmp_path)
+    text = nginx_configuration("nginx-tuned", local_site(8080, [8081], tmp_path))
     longest_s = next(each.le for each in Publishing.model_fields["confirm_timeout_s"].metadata if hasattr(each, "le"))
     assert _seconds(text, "proxy_read_timeout") > longest_s
     upstream = text[text.index("upstream api") : text.index("map ")]

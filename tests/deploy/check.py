@@ -1,0 +1,199 @@
+"""`make compose-check`: each compose file brought up for real, scaled, loaded while every container is killed, stopped
+and started again, and given other settings than its volumes were made with. Needs a container engine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from bench.client import Address
+from bench.reading import Reader
+from bench.replay import replay
+from core.errors import FanrateError
+from stack.ports import free_port
+from stack.programs import MISSING_PROGRAM
+from tests.deploy.engine import CheckFailed, Container, NoEngine, Project, call, engine_version, project
+from tests.deploy.files import BROKERS, dockerfile
+from tests.trouble.load import Load, load_on
+
+FINE, FOUND = 0, 1
+MOST_IMAGE_BYTES = 120_000_000
+"""What the image may hold beyond its base, unpacked."""
+FLOWS_S = 60.0
+"""How soon after a container is healthy again confirms, or counts, must flow."""
+REPLAYS = 2
+NO_ENGINE = """\
+no engine answers: {reason}
+The check needs Docker Engine 20.10 or newer with compose v2 (`docker compose version`), and a user who may use it:
+https://docs.docker.com/engine/install/"""
+
+OTHER_DURABILITY = {"kafka": "fsync", "rabbit": "relaxed"}
+"""Brokers that refuse what their volume holds once DURABILITY is this; JetStream takes it with any."""
+
+
+def say(step: str, result: str) -> None:
+    print(f"  {step:<22} {result}", flush=True)
+
+
+async def check(broker: str) -> None:
+    """Raises FanrateError, or AssertionError from the load, with what is wrong."""
+    print(f"docker-compose.{broker}.yml", flush=True)
+    start = time.monotonic()
+    async with project(broker, free_port()) as compose:
+        await build(compose)
+        say("up", f"all healthy after {await compose.up():.1f} s")
+        say("scale", f"3 replicas, 2 processes after {await scale(compose):.1f} s")
+        await replayed(compose)
+        await shared_out(compose)
+        await killed_under_load(compose)
+        await stopped_and_started(compose)
+        await other_settings(compose, broker)
+        await topics(compose)
+    say("clean", f"LOSS 0 DUP 0, {time.monotonic() - start:.0f} s")
+
+
+async def build(compose: Project) -> None:
+    await compose.compose("build", "--quiet", "api", timeout_s=600)
+    base = re.search(r"^ARG PYTHON=(\S+)$", dockerfile(), re.MULTILINE)
+    assert base
+    size = await call("docker", "run", "--rm", "--network", "none", "fanrate", "du", "-s", "-B1", "/opt/fanrate")
+    beyond = int(size.split()[0])
+    if beyond > MOST_IMAGE_BYTES:
+        raise CheckFailed(f"the image holds {beyond} bytes beyond its base, at most {MOST_IMAGE_BYTES}")
+    say("image", f"{beyond / 1e6:.1f} MB beyond python:{base[1]}")
+
+
+async def scale(compose: Project) -> float:
+    return await compose.up("--scale", "api=3", "--scale", "process=2")
+
+
+async def replayed(compose: Project) -> None:
+    result = await replay(compose.url, REPLAYS)
+    if not result.verdict.clean:
+        raise CheckFailed("; ".join([str(result.verdict), *result.verdict.lines()]))
+    say("replay", f"{result.verdict.confirmed} confirmed, {result.verdict.counted} counted, {result.verdict}")
+
+
+async def shared_out(compose: Project) -> None:
+    """nginx has found every replica, and every process has counted."""
+    shares = {}
+    for container in await compose.containers():
+        kind = container.name.partition("-")[0]
+        if kind in ("api", "process"):
+            name = "fanrate_confirmed_rates_total" if kind == "api" else "fanrate_counted_rates_total"
+            shares[container.name] = int(await compose.metric(container, name))
+    if len(shares) != 5 or not all(shares.values()):
+        raise CheckFailed(f"not everyone took part: {shares}")
+    say("shared out", ", ".join(f"{name} {share}" for name, share in shares.items()))
+
+
+async def killed_under_load(compose: Project) -> None:
+    async with load_on(compose.url, soon_s=FLOWS_S) as load:
+        for container in await compose.containers():
+            await compose.kill(container)
+            after_s = await compose.until_back(container)
+            await load.flows()
+            await load.grows("counting", load.counted_rates, FLOWS_S)
+            say(f"kill -9 {container.name}", f"healthy again after {after_s:.1f} s")
+        await load.stop()
+        await settled(load)
+
+
+async def settled(load: Load) -> None:
+    await load.settle(abandoned=True)
+    verdict = await load.verdict()
+    say("load meanwhile", f"{verdict.confirmed} confirmed, {verdict.counted} counted, {verdict}")
+
+
+async def stopped_and_started(compose: Project) -> None:
+    before = await counted(compose)
+    await compose.down()
+    after_s = await compose.up()
+    if (after := await counted(compose)) != before:
+        raise CheckFailed(f"{before} were counted before, {after} are after")
+    say("down, up", f"after {after_s:.1f} s all {after} are there")
+    await replayed(compose)
+
+
+async def other_settings(compose: Project, broker: str) -> None:
+    """The broker's volume holds a topic of another DURABILITY: said by name and with the way out, which is then gone;
+    nothing dies of it, and the counts stay."""
+    before = await counted(compose)
+    durability = OTHER_DURABILITY.get(broker, "fsync")
+    if broker in OTHER_DURABILITY:
+        await compose.down()
+        await compose.compose("up", "--detach", "api", "process", timeout_s=600, DURABILITY=durability)
+        for container in await until_told(compose):
+            code, reason = await compose.asked(container)
+            say(f"{durability}: {container.name}", reason)
+            if not code or "once all is counted" not in reason or container.restarts:
+                raise CheckFailed(f"{container.name}: ready {not code}, restarts {container.restarts}, said {reason!r}")
+        await compose.forget_broker()
+    await compose.up(DURABILITY=durability)
+    if (after := await counted(compose)) != before:
+        raise CheckFailed(f"{before} were counted before, {after} are after")
+    say(f"DURABILITY={durability}", f"all {after} counts are there")
+    await replayed(compose)
+
+
+async def until_told(compose: Project) -> list[Container]:
+    """The services, once each has found out what is the matter."""
+    for _ in range(120):
+        services = [each for each in await compose.containers() if each.name.partition("-")[0] in ("api", "process")]
+        told = [(await compose.asked(each))[1] for each in services]
+        if services and all("topic" in reason for reason in told):
+            return services
+        await asyncio.sleep(0.5)
+    raise CheckFailed(f"nothing was said of the topic: {told}")
+
+
+async def topics(compose: Project) -> None:
+    """One process for each topic."""
+    await compose.forget_broker()
+    settings = {"DISPATCH": "topics"}
+    await compose.compose("--profile", "topics", "up", "--detach", "--wait", "--scale", "process=0", timeout_s=600, **settings)
+    await replayed(compose)
+    names = [each.name for each in await compose.containers()]
+    readers = [name for name in names if name.startswith("process")]
+    if readers != ["process-1-1", "process-2-1", "process-3-1"]:
+        raise CheckFailed(f"the processes are {readers}")
+    say("profile topics", ", ".join(names))
+
+
+async def counted(compose: Project) -> int:
+    reader = Reader(Address.of(compose.url))
+    try:
+        return (await reader.totals()).count
+    finally:
+        reader.close()
+
+
+async def check_all(brokers: Sequence[str], step: Callable[[str], Awaitable[None]] = check) -> int:
+    """The exit code."""
+    try:
+        print(await engine_version(), flush=True)
+    except NoEngine as exc:
+        print(NO_ENGINE.format(reason=str(exc).splitlines()[-1]), file=sys.stderr)
+        return MISSING_PROGRAM
+    for broker in brokers:
+        try:
+            await step(broker)
+        except (FanrateError, AssertionError) as exc:
+            print(f"docker-compose.{broker}.yml: {exc}", file=sys.stderr)
+            return FOUND
+    return FINE
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.deploy.check", description=__doc__)
+    parser.add_argument("--broker", choices=[*BROKERS, "all"], default="all", help="[all]")
+    broker = parser.parse_args().broker
+    return asyncio.run(check_all(BROKERS if broker == "all" else [broker]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

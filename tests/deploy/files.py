@@ -1,0 +1,74 @@
+"""The compose files as this project writes them: YAML, `extends`, and no more of what compose can do than that."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BROKERS = ("kafka", "nats", "rabbit")
+
+Service = dict[str, Any]
+
+
+def compose_file(broker: str) -> Path:
+    return ROOT / f"docker-compose.{broker}.yml"
+
+
+@cache
+def document(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def services(broker: str) -> dict[str, Service]:
+    """All services of the file, each with what it extends."""
+    path = compose_file(broker)
+    return {name: service(path, name) for name in document(path)["services"]}
+
+
+def service(path: Path, name: str) -> Service:
+    own: Service = document(path)["services"][name]
+    extends = own.get("extends")
+    if extends is None:
+        return own
+    if isinstance(extends, str):
+        extends = {"service": extends}
+    base = service(path.parent / extends["file"] if "file" in extends else path, extends["service"])
+    return _merged(base, {key: value for key, value in own.items() if key != "extends"})
+
+
+def dockerfile() -> str:
+    return (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def image_environment() -> dict[str, str]:
+    """What the image sets of our own."""
+    (block,) = re.findall(r"^ENV (PATH=(?:.*\\\n)*.*)$", dockerfile(), re.MULTILINE)
+    return dict(pair.split("=", 1) for pair in block.replace("\\\n", " ").split())
+
+
+def image_version(image: str) -> tuple[int, ...]:
+    """The numbers of the version behind the last colon."""
+    found = re.search(r":(\d+(?:\.\d+)+)[^:]*$", image)
+    assert found, f"{image} has no version"
+    return tuple(map(int, found[1].split(".")))
+
+
+def _merged(base: Service, own: Service) -> Service:
+    """Mappings are merged; of lists that may grow both are kept, others are replaced."""
+    merged = dict(base)
+    for key, value in own.items():
+        before = base.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            merged[key] = _merged(before, value)
+        elif key in ("volumes", "tmpfs", "networks", "ports") and before:
+            merged[key] = list(dict.fromkeys([*before, *value])) if key == "networks" else [*before, *value]
+        else:
+            merged[key] = value
+    return merged
