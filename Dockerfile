@@ -4,14 +4,16 @@ ARG PYTHON=3.13.7-slim-trixie
 FROM python:${PYTHON} AS build
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-# What is needed to build the wheel stays in this stage; what it runs on goes into an environment without pip.
+# What builds the wheel stays in this stage; what it runs on goes into an environment of its own, without pip.
 COPY requirements/build.txt requirements/runtime.txt requirements/
-RUN python -m venv --without-pip /opt/fanrate \
-    && pip install --require-hashes --only-binary :all: -r requirements/build.txt \
-    && pip --python /opt/fanrate/bin/python install --require-hashes --only-binary :all: -r requirements/runtime.txt
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
+    && python -m venv --without-pip /opt/fanrate \
+    && /opt/build/bin/pip --python /opt/fanrate/bin/python install --require-hashes --only-binary :all: \
+        -r requirements/runtime.txt
 COPY . .
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && pip --python /opt/fanrate/bin/python install --no-deps --no-index /wheels/*.whl
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/build/bin/pip --python /opt/fanrate/bin/python install --no-deps --no-index /wheels/*.whl
 
 FROM python:${PYTHON}
 COPY --from=build /opt/fanrate /opt/fanrate
