@@ -78,7 +78,9 @@ def check_settings(name: str, settings: Mapping[str, str], replicas: int, durabi
 
 
 def _unfit(name: str, why: str) -> BrokerError:
-    return BrokerError(f"topic {name!r}: {why}; kafka-configs.sh --alter sets it, or delete the topic once all is counted")
+    return BrokerError(
+        f"topic {name!r}: {why}; kafka-configs.sh --alter sets it, or delete the topic once all is counted"
+    )
 
 
 async def ensure_group(cluster: Cluster, topic: Topic, group: str) -> None:

@@ -41,7 +41,7 @@ class Site:
 CONTAINER: Final = Site(
     listen="8080",
     servers=["api:8080 resolve"],
-    folder=Path("/tmp"),
+    folder=Path("/tmp"),  # noqa: S108, it is in the container's own memory
     # Docker's own name server, asked again every two seconds: replicas come and go with --scale.
     resolver=["resolver 127.0.0.11 valid=2s ipv6=off;"],
 )

@@ -192,7 +192,7 @@ async def test_a_topic_of_another_durability_is_refused_by_name(server: Server) 
     topic = fresh()
     async with durable(server.url, "relaxed") as relaxed, durable(server.url, "confirmed") as confirmed:
         await relaxed.ensure(topic, ["readers"])
-        with pytest.raises(BrokerError, match="'x-queue-type'.*delete it once all is counted"):
+        with pytest.raises(BrokerError, match=r"'x-queue-type'.*delete it once all is counted"):
             await confirmed.ensure(topic, ["readers"])
 
 

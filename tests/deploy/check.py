@@ -154,8 +154,7 @@ async def until_told(compose: Project) -> list[Container]:
 async def topics(compose: Project) -> None:
     """One process for each topic."""
     await compose.forget_broker()
-    settings = {"DISPATCH": "topics"}
-    await compose.compose("--profile", "topics", "up", "--detach", "--wait", "--scale", "process=0", timeout_s=600, **settings)
+    await compose.up("--scale", "process=0", profile="topics", DISPATCH="topics")
     await replayed(compose)
     names = [each.name for each in await compose.containers()]
     readers = [name for name in names if name.startswith("process")]

@@ -96,10 +96,13 @@ class Project:
         """One call of `docker compose`; `settings` are what a user would set before it. Raises CheckFailed."""
         return await call(*self._command(arguments), env={**self._env, **settings}, timeout_s=timeout_s)
 
-    async def up(self, *arguments: str, **settings: str) -> float:
+    async def up(self, *arguments: str, profile: str = "", **settings: str) -> float:
         """Start all of it and wait until each is healthy; how long that took, seconds. Raises CheckFailed."""
         start = time.monotonic()
-        await self.compose("up", "--detach", "--wait", *arguments, timeout_s=UP_S, **settings)
+        try:
+            await self.compose("--profile", profile, "up", "--detach", "--wait", *arguments, timeout_s=UP_S, **settings)
+        except CheckFailed as exc:
+            raise CheckFailed("\n".join([str(exc), *await self._complaints()])) from exc
         return time.monotonic() - start
 
     async def down(self, *arguments: str) -> None:
@@ -123,9 +126,10 @@ class Project:
         return sum(values)
 
     async def containers(self) -> list[Container]:
-        """Those that are there now, innermost first."""
-        ids = (await call("docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.project={self.name}")).split()
-        found = [await self._look_at(each) for each in ids]
+        """Those that are there now, by name."""
+        ours = f"label=com.docker.compose.project={self.name}"
+        ids = await call("docker", "ps", "--all", "--quiet", "--filter", ours)
+        found = [await self._look_at(each) for each in ids.split()]
         return sorted((each for each in found if each), key=lambda each: each.name)
 
     async def kill(self, container: Container) -> None:
@@ -145,16 +149,25 @@ class Project:
             await asyncio.sleep(POLL_S)
         raise CheckFailed(f"{killed.name} was killed and is not healthy after {HEALTHY_S:g} s")
 
-    async def _look_at(self, id: str) -> Container | None:
+    async def _complaints(self) -> list[str]:
+        """The last that each container said which is not healthy."""
+        said = []
+        for container in await self.containers():
+            if container.health != "healthy":
+                _, out, err = await attempt("docker", "logs", "--tail", "10", container.id)
+                said += [f"{container.name}: {line}" for line in (out + err).splitlines()]
+        return said
+
+    async def _look_at(self, known: str) -> Container | None:
         """None if it was removed meanwhile."""
         number = '{{index .Config.Labels "com.docker.compose.container-number"}}'
         service = '{{index .Config.Labels "com.docker.compose.service"}}'
         shown = f"{service} {number} {{{{.State.Pid}}}} {{{{.RestartCount}}}} {{{{.State.Health.Status}}}}"
-        code, out, _ = await attempt("docker", "inspect", "--format", shown, id)
+        code, out, _ = await attempt("docker", "inspect", "--format", shown, known)
         if code:
             return None
         name, count, pid, restarts, health = out.split()
-        return Container(id, f"{name}-{count}", int(pid), int(restarts), health)
+        return Container(known, f"{name}-{count}", int(pid), int(restarts), health)
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         file = ["--env-file", os.devnull, "--file", str(self._file), "--project-name", self.name]

@@ -14,8 +14,18 @@ import yaml
 from brokers import open_broker
 from core.durability import Durability
 from core.settings import ApiSettings, Draining, ProcessSettings, load
-from stack import kafka, parts, services as installed
-from tests.deploy.files import BROKERS, ROOT, Service, compose_file, document, image_environment, image_version, services
+from stack import kafka, parts
+from stack import services as installed
+from tests.deploy.files import (
+    BROKERS,
+    ROOT,
+    Service,
+    compose_file,
+    document,
+    image_environment,
+    image_version,
+    services,
+)
 from tests.deploy.files import dockerfile as read_dockerfile
 from tests.docs.pages import page, table
 
@@ -208,7 +218,17 @@ def test_compose_takes_them(broker: str) -> None:
     """And sees the same services as this reading of the files."""
     try:
         told = subprocess.run(
-            ["docker", "compose", "--env-file", "/dev/null", "-f", compose_file(broker), "--profile", "topics", "config"],
+            [
+                "docker",
+                "compose",
+                "--env-file",
+                "/dev/null",
+                "-f",
+                compose_file(broker),
+                "--profile",
+                "topics",
+                "config",
+            ],
             capture_output=True,
             text=True,
             timeout=60,
