@@ -25,6 +25,8 @@ from stack.topology import Running, Topology, bring_up
 
 LOCK_S: Final = 2.0
 
+_LOCK: Final = "lock"
+
 
 class AlreadyUp(FanrateError):
     """Another `up` has the directory."""
@@ -39,7 +41,12 @@ def main(topology: Topology, directory: Path, *, keep: bool) -> int:
     except FanrateError as exc:
         print(f"fanrate: {exc}", file=sys.stderr)
         return MISSING_PROGRAM if isinstance(exc, MissingProgram) else program.WRONG_USAGE
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / _LOCK).touch()
+    except OSError as exc:
+        print(f"fanrate: --directory {directory}: {exc.strerror}", file=sys.stderr)
+        return program.WRONG_USAGE
     return program.run(lambda: _run(topology, directory, keep=keep))
 
 
@@ -139,7 +146,7 @@ def _check_ports(topology: Topology) -> None:
 @asynccontextmanager
 async def _alone(directory: Path) -> AsyncIterator[int]:
     """Hold the directory's lock; raises AlreadyUp. Waits a little for the guardian of one that was killed."""
-    with (directory / "lock").open("a+") as lock:
+    with (directory / _LOCK).open("a+") as lock:
         deadline = Deadline(LOCK_S)
         while not _locks(lock.fileno()):
             if not deadline.left_s:
