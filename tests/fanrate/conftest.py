@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,18 +45,17 @@ class Installed:
     """The wheel in an environment of its own, of which only the program `fanrate` is on the PATH."""
 
     python: Path
+    program: Path
     folder: Path
-    """Where to call it: what lies there has our rooms' names."""
-    env: dict[str, str]
+    """Where it is called: files there have the names of rooms."""
+    env: Mapping[str, str]
 
     def call(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """One run of `fanrate` that ends by itself."""
-        command = ["fanrate", *arguments]
-        environment = {**self.env, **env}
         return subprocess.run(
-            [str(shutil.which("fanrate", path=self.env["PATH"])), *command[1:]],
+            [self.program, *arguments],
             cwd=self.folder,
-            env=environment,
+            env={**self.env, **env},
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -106,14 +105,15 @@ def installed(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Ins
     told = _run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
     Path(told.strip(), "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     _run(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(release.wheel))
-    (home / "bin").mkdir()
-    (home / "bin" / "fanrate").symlink_to(home / "venv" / "bin" / "fanrate")
+    program = home / "bin" / "fanrate"
+    program.parent.mkdir()
+    program.symlink_to(python.with_name("fanrate"))
     folder = home / "elsewhere"
     folder.mkdir()
     for room in ("api", "core", "process", "stack", "store"):
         (folder / f"{room}.py").write_text("raise SystemExit('this is not Fanrate')\n")
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return Installed(python, folder, {**env, "PATH": f"{home / 'bin'}{os.pathsep}{os.defpath}"})
+    return Installed(python, program, folder, {**env, "PATH": f"{program.parent}{os.pathsep}{os.defpath}"})
 
 
 def _run(*command: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import urllib.request
@@ -25,10 +23,8 @@ from tests.servers import needs
 def running(installed: Installed, ready: str, *arguments: str, **env: str) -> Iterator[str]:
     """`fanrate` in the foreground until the block ends, from the line that matches `ready` on; what it said until
     then. The test's own timeout bounds it."""
-    program = shutil.which("fanrate", path=installed.env["PATH"])
-    assert program is not None
     process = subprocess.Popen(
-        [program, *arguments],
+        [installed.program, *arguments],
         cwd=installed.folder,
         env={**installed.env, **env},
         stdout=subprocess.PIPE,
@@ -89,16 +85,7 @@ def test_up(installed: Installed, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_installed_by_a_command_that_is_there(installed: Installed, tmp_path: Path) -> None:
-    environment = {"PATH": os.path.dirname(installed.python), "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [installed.python.with_name("fanrate"), "up", "--broker", "rabbit"],
-        cwd=installed.folder,
-        env={**installed.env, **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = installed.call("up", "--broker", "rabbit", PATH="/nowhere", XDG_CACHE_HOME=str(tmp_path))
     assert done.returncode == 3
     assert re.search(r"is not installed; to install it: fanrate services --broker rabbit\n$", done.stderr)
 
