@@ -52,7 +52,7 @@ async def test_a_service_without_its_broker_is_healthy_and_not_ready() -> None:
     try:
         port = int(service.url.rpartition(":")[2])
         assert await healthy(port) == (0, "healthy\n", "")
-        assert await healthy(port, "--ready") == (1, "", "fanrate: broker: no connection to the broker\n")
+        assert await healthy(port, "--ready") == (1, "", "fanrate: publishing: no connection to the broker\n")
     finally:
         await service.close()
         await broker.close()
