@@ -40,7 +40,7 @@ check: .venv/dev.stamp ## lint, types, imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 wheel: .venv/dev.stamp ## the wheel and the source archive, into dist/
-	@$(BIN)/python -m build --no-isolation
+	@rm -rf dist && $(BIN)/python -m build --no-isolation
 
 trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
 	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
