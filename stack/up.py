@@ -26,6 +26,8 @@ from stack.topology import Running, Topology, bring_up
 LOCK_S: Final = 2.0
 
 _LOCK: Final = "lock"
+_OWN: Final = ("BROKER_URL", "STORE_URL", "READ_TOPICS")
+"""Settings of the services that `up` decides itself."""
 
 
 class AlreadyUp(FanrateError):
@@ -41,6 +43,8 @@ def main(topology: Topology, directory: Path, *, keep: bool) -> int:
     except FanrateError as exc:
         print(f"fanrate: {exc}", file=sys.stderr)
         return MISSING_PROGRAM if isinstance(exc, MissingProgram) else program.WRONG_USAGE
+    if passed_over := [name for name in _OWN if os.environ.get(name)]:
+        _say(f"{' and '.join(passed_over)} of the environment: passed over, `up` starts servers of its own")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / _LOCK).touch()
