@@ -15,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check trouble compose-check bench-spine bench-brokers lock clean
+.PHONY: help run replay up services test check wheel trouble compose-check bench-spine bench-brokers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing serve
 
 check: .venv/dev.stamp ## lint, types, imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+wheel: .venv/dev.stamp ## the wheel and the source archive, into dist/
+	@rm -rf dist && $(BIN)/python -m build --no-isolation
 
 trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
 	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import pstats
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from bench.bars import Measured
 from bench.folding import fill, film_ratings, watch
 from bench.runs import OUT
 from bench.scene import Scene
+from core.commands import child
 from stack import parts
 from stack.member import Member
 from stack.parts import Part
@@ -104,6 +104,6 @@ async def _start_process(stage: Scene) -> Profile:
 
 async def _start(stage: Scene, part: Part, module: str) -> Profile:
     path = OUT.absolute() / f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z-{module}.profile"
-    argv = [sys.executable, "-m", "cProfile", "-o", str(path), "-m", module]
+    argv = [*child("cProfile"), "-o", str(path), "-m", module]
     stage.commands[shlex.join(argv)] = None
     return Profile(await stage.running.stack.start(replace(part, argv=argv), wait=False), path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from bench.client import Address
 from bench.ledger import Verdict, compare_totals
 from bench.reading import PATIENCE_S, Patience, Reader
 from bench.runs import OUT
+from core.commands import child
 from stack.member import Member
 from stack.parts import Part, Tier
 from stack.ports import HOST, free_port
@@ -134,7 +134,7 @@ class Scene:
     async def start_app(self, module: str, *arguments: str) -> Member:
         """Start `python -m MODULE PORT ARGUMENTS`, which listens on PORT."""
         port = free_port()
-        argv = [sys.executable, "-m", module, str(port), *arguments]
+        argv = [*child(module), str(port), *arguments]
         self.commands[shlex.join(argv)] = None
         name = module.rpartition(".")[2]
         log = self.running.stack.directory / "logs" / f"{name}.log"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from brokers.base import Broker
+from core.commands import remedy
 from core.durability import Durability
 from core.errors import SettingsError
 
@@ -42,7 +43,8 @@ def open_broker(url: str, *, name: str, durability: Durability = "confirmed") ->
     """The adapter for `url`, not started; `name` is how the connection introduces itself. Raises SettingsError."""
     scheme = urlsplit(url).scheme
     if scheme == "memory":
-        raise SettingsError("BROKER_URL memory:// lives within one process: use the embedded service (make run)")
+        run = remedy("make run", "fanrate run")
+        raise SettingsError(f"BROKER_URL memory:// lives within one process: use the embedded service ({run})")
     adapters = _adapters()
     if scheme not in adapters:
         raise SettingsError(f"BROKER_URL: no broker for {scheme + '://' if scheme else repr(url)}; known: {schemes()}")

@@ -1,7 +1,7 @@
 """Settings: environment variables, read once and checked before anything connects.
 
 Each class is a section; a service's settings are made of the sections it needs, and a component takes only its own.
-`docs/operations.md` has the table.
+`docs/settings.md` lists them all, section by section, with what the classes and fields say here.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Section(BaseSettings):
 
 
 class Logging(Section):
+    """What is logged, and how."""
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
     log_format: Literal["console", "json"] = Field("console", description="how a log line is written")
 
@@ -67,6 +69,8 @@ class Dispatching(Section):
 
 
 class Batching(Section):
+    """How much goes together."""
+
     max_rates: int = Field(10_000, ge=1, le=10_000, description="most rates in one request and in one batch")
 
 
@@ -130,6 +134,8 @@ class Topology(Dispatching):
 
 
 class Listening(Section):
+    """Where clients come in."""
+
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port of the HTTP interface; 0 takes a free one")
     access_log: bool = Field(
@@ -199,6 +205,8 @@ class Queueing(Topology, Keeping):
 
 
 class Draining(Section):
+    """How long a stop may take."""
+
     drain_s: float = Field(8.0, ge=0, le=600, description="most time from SIGTERM to the end, seconds")
 
 
@@ -217,7 +225,7 @@ class ApiSettings(Replica, Queueing, Draining, Logging):
 
 
 class ProcessSettings(Queueing, Working, Draining, Logging):
-    """`python -m process`."""
+    """What a process has to itself: its part of the work, and where it tells how it is."""
 
     host: str = Field("127.0.0.1", description="address that health and metrics listen on")
     health_port: int = Field(8081, ge=0, le=65535, description="port of health and metrics; 0 takes a free one")
@@ -296,21 +304,22 @@ def describe(section: type[Section]) -> str:
     fields = section.model_fields.items()
     width = max(len(name) for name, _ in fields)
     return "\n".join(
-        f"  {name.upper():<{width}}  {field.description}{_values(field)} [{field.default}]" for name, field in fields
+        f"  {name.upper():<{width}}  {field.description}{_in_brackets(values(field))} [{default(field)}]"
+        for name, field in fields
     )
 
 
-def _redis_address(url: str) -> tuple[str, int]:
-    """Host and port; raises ValueError where the port is none."""
-    parts = urlsplit(url)
-    host = parts.hostname or "localhost"
-    return "127.0.0.1" if host == "localhost" else host, parts.port or 6379
+def default(field: FieldInfo) -> str:
+    """Of `field`, as one would write it in the environment; empty if it is empty."""
+    return str(field.default).lower() if field.annotation is bool else _plain(field.default)
 
 
-def _values(field: FieldInfo) -> str:
+def values(field: FieldInfo) -> str:
     """The values that `field` takes, if they are few or bounded."""
+    if field.annotation is bool:
+        return "true | false"
     if get_origin(field.annotation) is Literal:
-        return f" ({' | '.join(get_args(field.annotation))})"
+        return " | ".join(get_args(field.annotation))
     least, most = "", ""
     for bound in field.metadata:
         if isinstance(bound, Ge):
@@ -320,8 +329,19 @@ def _values(field: FieldInfo) -> str:
         elif isinstance(bound, Le):
             most = _plain(bound.le)
     if most:
-        return f" ({least} to {most})"
-    return f" (at least {least})" if least else ""
+        return f"{least} to {most}"
+    return f"at least {least}" if least else ""
+
+
+def _redis_address(url: str) -> tuple[str, int]:
+    """Host and port; raises ValueError where the port is none."""
+    parts = urlsplit(url)
+    host = parts.hostname or "localhost"
+    return "127.0.0.1" if host == "localhost" else host, parts.port or 6379
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _plain(number: object) -> str:

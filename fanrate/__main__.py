@@ -38,10 +38,10 @@ _EPILOG: Final = "`fanrate COMMAND --help` tells more. Exit codes: docs/operatio
 
 def main(arguments: Sequence[str] | None = None, prog: str = "fanrate") -> int:
     """Run one command; the exit code."""
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
-    if name not in COMMANDS:
-        _parser(prog).parse_args([name, *rest] if name else [])
-    return _run(name, rest, prog)
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] not in COMMANDS:
+        _parser(prog).parse_args(given)
+    return _run(given[0], given[1:], prog)
 
 
 def _run(name: str, arguments: Sequence[str], prog: str) -> int:
@@ -49,6 +49,8 @@ def _run(name: str, arguments: Sequence[str], prog: str) -> int:
     try:
         room = import_module(command.module)
     except ModuleNotFoundError as exc:
+        if not command.module.startswith("bench."):
+            raise
         print(f"{prog}: {name} needs {exc.name}, which is not installed: install fanrate[bench]", file=sys.stderr)
         return MISSING
     code: int = room.main([name, *arguments], prog) if command.shared else room.main(arguments, f"{prog} {name}")
@@ -56,7 +58,7 @@ def _run(name: str, arguments: Sequence[str], prog: str) -> int:
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    """Tells what there is, and what is no command."""
+    """Tells what there is, and ends the program: it knows commands by name only."""
     parser = argparse.ArgumentParser(prog, description="Takes ratings over HTTP and counts each once.", epilog=_EPILOG)
     add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from core.commands import add_version
+from core.commands import add_version, remedy
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
 from core.settings import Dispatch, Dispatching, Durability, load
@@ -20,7 +20,7 @@ DESCRIPTION = "Fanrate on this machine: run (one process), up (real servers), se
 UP = """\
 Starts Redis, the broker, processes, API replicas and perhaps nginx as local processes, watches them, restarts what
 dies, and stops all at Ctrl-C. Prints a table of the parts, then a line that begins with "ready". Logs, data and
-parts.json lie in the directory. The services take their settings from the environment too: `python -m api --help`."""
+parts.json lie in the directory. The services take their settings from the environment too: `{api} --help`."""
 _KEEP_WORDS = {"": False, "0": False, "no": False, "false": False, "1": True, "yes": True, "true": True}
 CODES = "exit codes: 0 fine, 1 it could not run or go on, 2 wrong usage or settings, 3 a program is not installed"
 
@@ -42,7 +42,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     up = commands.add_parser(
         "up",
         help="the real topology as local processes",
-        description=UP,
+        description=UP.format(api=remedy("python -m api", "fanrate api")),
         epilog=CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -9,6 +9,7 @@ from api.service import ApiService
 from brokers.base import Broker
 from brokers.memory import MemoryBroker
 from core import counting, program
+from core.commands import remedy
 from core.lifecycle import Deadline, first_failure, serve, until
 from core.logs import configure
 from core.settings import EmbeddedSettings, load
@@ -22,7 +23,7 @@ _TOPIC = "rates"
 
 _GREETING = """\
 Fanrate listens on {url}
-In memory: nothing survives a restart. With NATS and Redis: make up BROKER=nats
+In memory: nothing survives a restart. With NATS and Redis: {up}
 
   curl -X POST '{url}/rate?rate=5&subject=film-42'
   curl {url}/rates/film-42
@@ -93,7 +94,11 @@ async def _main() -> None:
     settings = load(EmbeddedSettings)
     configure(settings, service="embedded")
     service = EmbeddedService(settings)
-    await serve(service, drain_s=settings.drain_s, started=lambda: print(_GREETING.format(url=service.url), flush=True))
+    await serve(service, drain_s=settings.drain_s, started=lambda: _greet(service.url))
+
+
+def _greet(url: str) -> None:
+    print(_GREETING.format(url=url, up=remedy("make up BROKER=nats", "fanrate up --broker nats")), flush=True)
 
 
 def main() -> None:

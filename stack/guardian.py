@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from core.commands import child
+
 END_S: Final = 5.0
 
 _REPORT: Final = 'echo "+$$" >&0 && exec "$@" </dev/null'
@@ -29,7 +31,7 @@ class Guardian:
         reading, self._writing = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stack.guardian"],
+                child("stack.guardian"),
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from core.commands import remedy
 from core.errors import FanrateError
 from core.lifecycle import Pauses, Tasks
 from stack import groups
@@ -44,8 +45,9 @@ class PortTaken(FanrateError):
     """Something else listens on a part's address."""
 
     def __init__(self, port: int) -> None:
+        setting = remedy("PORT=", "--port")
         super().__init__(
-            f"port {port} is taken: choose another with PORT=, or end what `ss -ltnp sport = :{port}` shows"
+            f"port {port} is taken: choose another with {setting}, or end what `ss -ltnp sport = :{port}` shows"
         )
         self.port = port
 

@@ -9,12 +9,12 @@ import enum
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from core.commands import child
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
 from core.settings import Draining, Durability, load
@@ -197,11 +197,10 @@ def _check_syncs(program: Path) -> None:
 
 
 def _service(module: str, tier: Tier, directory: Path, name: str, port: int, env: Mapping[str, str]) -> Part:
-    argv = [sys.executable, "-m", module]
     url = f"http://{HOST}:{port}"
     stop_s = _drain_s(env) + AFTER_DRAIN_S
     log = _log(directory, name)
-    return Part(name, tier, argv, port, url, log, READYZ, env=env, stop_s=stop_s, final_codes=[WRONG_USAGE])
+    return Part(name, tier, child(module), port, url, log, READYZ, env=env, stop_s=stop_s, final_codes=[WRONG_USAGE])
 
 
 def _drain_s(env: Mapping[str, str]) -> float:

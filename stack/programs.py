@@ -1,4 +1,4 @@
-"""Where the server programs are. Servers are not Python packages: `python -m stack services` installs them."""
+"""Where the server programs are. Servers are not Python packages: `make services` installs them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from core.commands import remedy
 from core.errors import FanrateError
 
 MISSING_PROGRAM: Final = 3
@@ -20,8 +21,10 @@ class MissingProgram(FanrateError):
     """A server program is not installed; the message says how to install it, for `broker` where that is known."""
 
     def __init__(self, name: str, broker: str | None = None) -> None:
-        remedy = "apt-get install wrk" if name == "wrk" else f"make services BROKER={broker or _broker_of(name)}"
-        super().__init__(f"{name} is not installed; to install it: {remedy}")
+        broker = broker or _broker_of(name)
+        services = remedy(f"make services BROKER={broker}", f"fanrate services --broker {broker}")
+        install = "apt-get install wrk" if name == "wrk" else services
+        super().__init__(f"{name} is not installed; to install it: {install}")
         self.name = name
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from core.commands import remedy
 from stack import packages
 from stack.kafka import KAFKA_VERSION, kafka_jars
 from stack.programs import MISSING_PROGRAM, MissingProgram, find, own_folder
@@ -116,7 +117,8 @@ def _go_install() -> bool:
 
 
 def _hint(missing: Sequence[str]) -> None:
+    again = remedy("`make services`", "`fanrate services`")
     if "nats-server" in missing:
-        print(f"nats-server can also be built, without root, where Go is (`make services` then does it): {NATS_MODULE}")
+        print(f"nats-server can also be built, without root, where Go is ({again} then does it): {NATS_MODULE}")
     if KAFKA in missing:
-        print("Kafka's jars come by Maven (`make services` then does it), without root where java and mvn are")
+        print(f"Kafka's jars come by Maven ({again} then does it), without root where java and mvn are")

@@ -25,6 +25,10 @@ from stack.topology import Running, Topology, bring_up
 
 LOCK_S: Final = 2.0
 
+_LOCK: Final = "lock"
+_OWN: Final = ("BROKER_URL", "STORE_URL", "READ_TOPICS")
+"""Settings of the services that `up` decides itself."""
+
 
 class AlreadyUp(FanrateError):
     """Another `up` has the directory."""
@@ -39,7 +43,14 @@ def main(topology: Topology, directory: Path, *, keep: bool) -> int:
     except FanrateError as exc:
         print(f"fanrate: {exc}", file=sys.stderr)
         return MISSING_PROGRAM if isinstance(exc, MissingProgram) else program.WRONG_USAGE
-    directory.mkdir(parents=True, exist_ok=True)
+    if passed_over := [name for name in _OWN if os.environ.get(name)]:
+        _say(f"{' and '.join(passed_over)} of the environment: passed over, `up` starts servers of its own")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / _LOCK).touch()
+    except OSError as exc:
+        print(f"fanrate: --directory {directory}: {exc.strerror}", file=sys.stderr)
+        return program.WRONG_USAGE
     return program.run(lambda: _run(topology, directory, keep=keep))
 
 
@@ -139,7 +150,7 @@ def _check_ports(topology: Topology) -> None:
 @asynccontextmanager
 async def _alone(directory: Path) -> AsyncIterator[int]:
     """Hold the directory's lock; raises AlreadyUp. Waits a little for the guardian of one that was killed."""
-    with (directory / "lock").open("a+") as lock:
+    with (directory / _LOCK).open("a+") as lock:
         deadline = Deadline(LOCK_S)
         while not _locks(lock.fileno()):
             if not deadline.left_s:

@@ -14,9 +14,16 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from brokers.base import Features, Message
-from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, SettingsError
-from core.settings import Durability
+from fanrate import (
+    BrokerError,
+    BrokerFull,
+    BrokerUnavailable,
+    Durability,
+    Features,
+    Message,
+    MessageTooLarge,
+    SettingsError,
+)
 
 _POLL_S = 0.005
 _BUSY_S = 5.0

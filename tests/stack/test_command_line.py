@@ -132,6 +132,12 @@ def test_what_the_services_would_refuse_is_refused_before_anything_starts(
     assert tried.stdout == ""
 
 
+def test_a_directory_that_cannot_be_written():
+    needs("redis-server", "nats-server")
+    tried = call("up", "--directory", "/dev/null/stack")
+    assert (tried.returncode, tried.stderr) == (2, "fanrate: --directory /dev/null/stack: Not a directory\n")
+
+
 @pytest.mark.parametrize("broker", ["nats", "kafka", "rabbit", "redis"])
 def test_a_missing_program(tmp_path: Path, broker: str):
     tried = call("up", "--broker", broker, "--directory", str(tmp_path), PATH="/nowhere", XDG_CACHE_HOME=str(tmp_path))

@@ -58,7 +58,8 @@ def test_a_rate_is_counted_and_all_stops(up: Callable[..., Up], broker: Broker):
 
 def test_topics_are_shared_out_among_processes(up: Callable[..., Up]):
     needs_broker("nats")
-    running = up("--dispatch", "topics", "--processes", "2", TOPICS="2", TOPIC_CHOICE="round_robin")
+    running = up("--dispatch", "topics", "--processes", "2", TOPICS="2", TOPIC_CHOICE="round_robin", READ_TOPICS="1")
+    running.until("^READ_TOPICS of the environment: passed over")
     running.until("^ready ")
     _count_a_rate(f"http://{HOST}:{running.port}")
 
