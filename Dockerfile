@@ -27,5 +27,5 @@ ENV PATH=/opt/fanrate/bin:$PATH \
 USER 10001:10001
 EXPOSE 8080
 # Healthy, not ready: whoever restarts what is unhealthy must not do so because a broker is away.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=15s CMD ["fanrate", "healthy"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s CMD ["fanrate", "healthy"]
 CMD ["fanrate", "api"]

@@ -176,7 +176,7 @@ async def check_all(brokers: Sequence[str], step: Callable[[str], Awaitable[None
     try:
         print(await engine_version(), flush=True)
     except NoEngine as exc:
-        print(NO_ENGINE.format(reason=str(exc).splitlines()[-1]), file=sys.stderr)
+        print(NO_ENGINE.format(reason=exc), file=sys.stderr)
         return MISSING_PROGRAM
     for broker in brokers:
         try:

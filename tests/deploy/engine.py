@@ -72,9 +72,12 @@ async def engine_version() -> str:
     """What answers, for people. Raises NoEngine."""
     try:
         server = await call("docker", "version", "--format", "{{.Server.Version}}")
-        compose = await call("docker", "compose", "version", "--short")
     except (OSError, CheckFailed) as exc:
-        raise NoEngine(str(exc)) from exc
+        raise NoEngine(next(filter(None, str(exc).splitlines()[1:]), str(exc))) from exc
+    try:
+        compose = await call("docker", "compose", "version", "--short")
+    except CheckFailed as exc:
+        raise NoEngine("docker is there, and its plugin compose v2 is not") from exc
     return f"docker engine {server.strip()}, compose {compose.strip()}"
 
 
