@@ -16,7 +16,7 @@ from bench.replay import replay
 from core.errors import FanrateError
 from stack.ports import free_port
 from stack.programs import MISSING_PROGRAM
-from tests.deploy.engine import CheckFailed, Container, NoEngine, Project, call, engine_version, project
+from tests.deploy.engine import UP_S, CheckFailed, Container, NoEngine, Project, call, engine_version, project
 from tests.deploy.files import BROKERS, dockerfile
 from tests.trouble.load import Load, load_on
 
@@ -26,13 +26,39 @@ MOST_IMAGE_BYTES = 120_000_000
 FLOWS_S = 60.0
 """How soon after a container is healthy again confirms, or counts, must flow."""
 REPLAYS = 2
+TOLD_TRIES = 60
+TOLD_PAUSE_S = 1.0
 NO_ENGINE = """\
 no engine answers: {reason}
 The check needs Docker Engine 20.10 or newer with compose v2 (`docker compose version`), and a user who may use it:
 https://docs.docker.com/engine/install/"""
 
-OTHER_DURABILITY = {"kafka": "fsync", "rabbit": "relaxed"}
-"""Brokers that refuse what their volume holds once DURABILITY is this; JetStream takes it with any."""
+SPOILED = {
+    "nats": """
+import asyncio, nats
+async def main():
+    client = await nats.connect("nats://nats:4222")
+    jetstream = client.jetstream()
+    config = (await jetstream.stream_info("rates")).config
+    config.max_age = 3600
+    await jetstream.update_stream(config)
+    await client.close()
+asyncio.run(main())
+""",
+    "kafka": """
+import asyncio
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+async def main():
+    client = AIOKafkaAdminClient(bootstrap_servers="kafka:9092")
+    await client.start()
+    await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, "rates", {"retention.ms": "3600000"})])
+    await client.close()
+asyncio.run(main())
+""",
+}
+"""Gives the topic a setting that could lose messages; run where the services run. A queue of RabbitMQ cannot be given
+another: there, the services ask for another DURABILITY."""
 
 
 def say(step: str, result: str) -> None:
@@ -81,11 +107,9 @@ async def replayed(compose: Project) -> None:
 async def shared_out(compose: Project) -> None:
     """nginx has found every replica, and every process has counted."""
     shares = {}
-    for container in await compose.containers():
-        kind = container.name.partition("-")[0]
-        if kind in ("api", "process"):
-            name = "fanrate_confirmed_rates_total" if kind == "api" else "fanrate_counted_rates_total"
-            shares[container.name] = int(await compose.metric(container, name))
+    for container in await services_of(compose):
+        name = "fanrate_confirmed_rates_total" if container.kind == "api" else "fanrate_counted_rates_total"
+        shares[container.name] = int(await compose.metric(container, name))
     if len(shares) != 5 or not all(shares.values()):
         raise CheckFailed(f"not everyone took part: {shares}")
     say("shared out", ", ".join(f"{name} {share}" for name, share in shares.items()))
@@ -120,35 +144,35 @@ async def stopped_and_started(compose: Project) -> None:
 
 
 async def other_settings(compose: Project, broker: str) -> None:
-    """The broker's volume holds a topic of another DURABILITY: said by name and with the way out, which is then gone;
-    nothing dies of it, and the counts stay."""
+    """The broker's volume holds a topic with other settings than it should: it is said by name and with the way out,
+    nothing dies of it, and after the way out the counts are there. Another DURABILITY, by the way, reaches the servers:
+    processes are not ready before the store has what it asks for."""
     before = await counted(compose)
-    durability = OTHER_DURABILITY.get(broker, "fsync")
-    if broker in OTHER_DURABILITY:
-        await compose.down()
-        await compose.compose("up", "--detach", "api", "process", timeout_s=600, DURABILITY=durability)
-        for container in await until_told(compose):
-            code, reason = await compose.asked(container)
-            say(f"{durability}: {container.name}", reason)
-            if not code or "once all is counted" not in reason or container.restarts:
-                raise CheckFailed(f"{container.name}: ready {not code}, restarts {container.restarts}, said {reason!r}")
-        await compose.forget_broker()
-    await compose.up(DURABILITY=durability)
+    settings = {"DURABILITY": "fsync" if broker in SPOILED else "relaxed"}
+    if broker in SPOILED:
+        await compose.inside("api", "python", "-c", SPOILED[broker])
+    await compose.compose("up", "--detach", "--force-recreate", "api", "process", timeout_s=UP_S, **settings)
+    for container, reason in await until_told(compose):
+        say(f"spoiled: {container.name}", reason)
+        if "once all is counted" not in reason or container.restarts:
+            raise CheckFailed(f"{container.name} said {reason!r} after {container.restarts} restarts")
+    await compose.forget_broker()
+    await compose.up(**settings)
     if (after := await counted(compose)) != before:
         raise CheckFailed(f"{before} were counted before, {after} are after")
-    say(f"DURABILITY={durability}", f"all {after} counts are there")
+    say("volume made anew", f"with DURABILITY={settings['DURABILITY']}, and all {after} counts are there")
     await replayed(compose)
 
 
-async def until_told(compose: Project) -> list[Container]:
-    """The services, once each has found out what is the matter."""
-    for _ in range(120):
-        services = [each for each in await compose.containers() if each.name.partition("-")[0] in ("api", "process")]
-        told = [(await compose.asked(each))[1] for each in services]
-        if services and all("topic" in reason for reason in told):
-            return services
-        await asyncio.sleep(0.5)
-    raise CheckFailed(f"nothing was said of the topic: {told}")
+async def until_told(compose: Project) -> list[tuple[Container, str]]:
+    """Each replica and process, with why it is not ready, once all have found out what is wrong with the topic."""
+    told: list[tuple[Container, str]] = []
+    for _ in range(TOLD_TRIES):
+        told = [(each, await compose.reason(each)) for each in await services_of(compose)]
+        if told and all("topic" in reason for _, reason in told):
+            return told
+        await asyncio.sleep(TOLD_PAUSE_S)
+    raise CheckFailed(f"nothing was said of the topic: {[reason for _, reason in told]}")
 
 
 async def topics(compose: Project) -> None:
@@ -161,6 +185,10 @@ async def topics(compose: Project) -> None:
     if readers != ["process-1-1", "process-2-1", "process-3-1"]:
         raise CheckFailed(f"the processes are {readers}")
     say("profile topics", ", ".join(names))
+
+
+async def services_of(compose: Project) -> list[Container]:
+    return [each for each in await compose.containers() if each.kind in ("api", "process")]
 
 
 async def counted(compose: Project) -> int:

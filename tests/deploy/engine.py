@@ -40,6 +40,11 @@ class Container:
     restarts: int
     health: str
 
+    @property
+    def kind(self) -> str:
+        """The service, or for one of several such as `process-1` what they have in common."""
+        return self.name.partition("-")[0]
+
 
 async def call(*argv: str, env: dict[str, str] | None = None, timeout_s: float = CALL_S) -> str:
     """Run a command; what it says on standard output. Raises CheckFailed with the end of all that it said."""
@@ -116,10 +121,14 @@ class Project:
         await self.down()
         await call("docker", "volume", "rm", f"{self.name}_broker")
 
-    async def asked(self, container: Container) -> tuple[int, str]:
-        """Whether it is ready, by its own health check: exit code, and the reason."""
-        code, out, err = await attempt("docker", "exec", container.id, "fanrate", "healthy", "--ready")
-        return code, (out + err).strip()
+    async def reason(self, container: Container) -> str:
+        """What its own health check says of whether it is ready."""
+        _, out, err = await attempt("docker", "exec", container.id, "fanrate", "healthy", "--ready")
+        return (out + err).strip()
+
+    async def inside(self, service: str, *argv: str) -> str:
+        """What a command says that is run in a container of `service`."""
+        return await self.compose("exec", "--no-TTY", service, *argv)
 
     async def metric(self, container: Container, name: str) -> float:
         """A metric of a service, read inside of its container: nothing else is let in."""
