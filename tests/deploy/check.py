@@ -72,6 +72,7 @@ async def check(broker: str) -> None:
     async with project(broker, free_port()) as compose:
         await build(compose)
         say("up", f"all healthy after {await compose.up():.1f} s")
+        await locked_down(compose)
         say("scale", f"3 replicas, 2 processes after {await scale(compose):.1f} s")
         await replayed(compose)
         await shared_out(compose)
@@ -91,6 +92,19 @@ async def build(compose: Project) -> None:
     if beyond > MOST_IMAGE_BYTES:
         raise CheckFailed(f"the image holds {beyond} bytes beyond its base, at most {MOST_IMAGE_BYTES}")
     say("image", f"{beyond / 1e6:.1f} MB beyond python:{base[1]}")
+
+
+async def locked_down(compose: Project) -> None:
+    """What the kernel says of each container's first process."""
+    for container in await compose.containers():
+        asked = "grep -E '^(Uid|CapBnd|NoNewPrivs):' /proc/1/status; touch /written 2>&1 || true"
+        told = await call("docker", "exec", container.id, "sh", "-c", asked)
+        rights = dict(re.findall(r"^(\w+):\s+(\w+)", told, re.MULTILINE))
+        if rights.get("Uid", "0") == "0" or int(rights["CapBnd"], 16) or rights["NoNewPrivs"] != "1":
+            raise CheckFailed(f"{container.name} has rights: {rights}")
+        if "Read-only" not in told:
+            raise CheckFailed(f"{container.name} could write: {told}")
+    say("locked down", "no root, no capability, nothing to write to")
 
 
 async def scale(compose: Project) -> float:
