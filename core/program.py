@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -36,11 +37,16 @@ def run(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """Run `main` on uvloop. What a user can put right ends in one line on standard error and an exit code."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(main())
+            result = runner.run(main())
+            sys.stdout.flush()
+            return result
     except SettingsError as exc:
         raise _exit(exc, WRONG_USAGE) from None
     except FanrateError as exc:
         raise _exit(exc, FOUND_SOMETHING) from None
+    except BrokenPipeError:  # who read our output has gone, as `head` does; what Python still holds of it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(FOUND_SOMETHING) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
