@@ -15,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check trouble bench-spine bench-brokers lock clean
+.PHONY: help run replay up services test check trouble bench-spine bench-brokers cluster-check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: 
 
 bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the bars, in one table: [ARGS=...]
 	@$(BIN)/python -m bench brokers $(ARGS)
+
+cluster-check: .venv/bench.stamp ## kill nodes of three-node clusters under load, on all or one: [BROKER=nats|kafka|rabbit|redis (the store's)|all]
+	@$(BIN)/python -m bench clusters $(if $(filter command,$(origin BROKER)),--kinds $(BROKER))
 
 lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.txt

@@ -1,10 +1,12 @@
-"""A Kafka server as a part: one node that is both broker and controller (KRaft).
+"""A Kafka server as a part: a node that is both broker and controller (KRaft), alone or one of several.
 
 Its jars are what `mvn dependency:copy-dependencies` makes of `kafka-pom.xml`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,8 @@ from stack.programs import MissingProgram, find, own_folder
 KAFKA_VERSION: Final = "4.3.1"
 """Also in `kafka-pom.xml`."""
 
+MOST_COPIES: Final = 3
+
 _CLUSTER_ID: Final = "ZmFucmF0ZS1sb2NhbC0xMg"
 _JAVA_OPTIONS: Final = "-XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 _RUN: Final = """
@@ -27,6 +31,20 @@ fi
 exec "$1" -Xms256m -Xmx256m $5 -cp "$2" kafka.Kafka "$3"
 """
 """Formats the folder if it is fresh, which takes a second, and becomes the server."""
+_TIMES_ALONE: Final = """\
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=300
+"""
+"""They decide how soon a killed server is taken back: it must wait for its own session to end."""
+_TIMES: Final = """\
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+controller.quorum.election.timeout.ms=1000
+controller.quorum.fetch.timeout.ms=2000
+replica.lag.time.max.ms=5000
+"""
+"""They decide how soon the others do without a node: the defaults leave all partitions without confirms three times as
+long."""
 
 
 def kafka_jars() -> Path:
@@ -37,11 +55,25 @@ def kafka_jars() -> Path:
     return folder
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One of the nodes of a cluster, numbered from 1."""
+
+    number: int = 1
+    port: int = field(default_factory=free_port)
+    controller_port: int = field(default_factory=free_port)
+
+
 def kafka(
     directory: Path, *, name: str = "kafka", port: int | None = None, durability: Durability = "confirmed"
 ) -> Part:
     """Kafka for one machine; with `fsync` it syncs every message, also of topics and offsets that it makes itself."""
-    port = port or free_port()
+    node = Node(port=port or free_port())
+    return kafka_node(directory, name, node, [node], durability)
+
+
+def kafka_node(directory: Path, name: str, node: Node, nodes: Sequence[Node], durability: Durability) -> Part:
+    """`node`, which is one of `nodes`."""
     data = directory.absolute() / "data" / name
     log_folder, configuration = data / "log", data / "server.properties"
     argv = ["/bin/sh", "-c", _RUN, "kafka", str(find("java")), str(kafka_jars() / "*")]
@@ -50,36 +82,38 @@ def kafka(
         name,
         Tier.SERVER,
         argv,
-        port,
-        f"kafka://{HOST}:{port}",
+        node.port,
+        f"kafka://{HOST}:{node.port}",
         directory.absolute() / "logs" / f"{name}.log",
         KAFKA,
         folders=[data],
-        files={configuration: _configuration(port, free_port(), log_folder, durability)},
+        files={configuration: _configuration(node, nodes, log_folder, durability)},
     )
 
 
-def _configuration(port: int, controller_port: int, log_folder: Path, durability: Durability) -> str:
-    """The times of broker.* decide how soon a killed server is taken back: it must wait for its own session to end."""
+def _configuration(node: Node, nodes: Sequence[Node], log_folder: Path, durability: Durability) -> str:
     flush = "log.flush.interval.messages=1\n" if durability == "fsync" else ""
+    copies = min(MOST_COPIES, len(nodes))
+    voters = ",".join(f"{each.number}@{HOST}:{each.controller_port}" for each in nodes)
     return f"""\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{HOST}:{controller_port}
-listeners=CLIENT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}
-advertised.listeners=CLIENT://{HOST}:{port}
+node.id={node.number}
+controller.quorum.voters={voters}
+listeners=CLIENT://{HOST}:{node.port},CONTROLLER://{HOST}:{node.controller_port}
+advertised.listeners=CLIENT://{HOST}:{node.port}
 inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={log_folder}
 auto.create.topics.enable=false
-offsets.topic.replication.factor=1
+default.replication.factor={copies}
+min.insync.replicas={min(2, copies)}
+offsets.topic.replication.factor={copies}
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={min(2, copies)}
 group.initial.rebalance.delay.ms=0
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=300
+{_TIMES if len(nodes) > 1 else _TIMES_ALONE}\
 num.network.threads=2
 num.io.threads=2
 background.threads=2

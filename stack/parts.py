@@ -94,7 +94,7 @@ def nats(directory: Path, *, name: str = "nats", port: int | None = None, durabi
     argv = [str(program), "-a", HOST, "-p", str(port), "-js", "-sd", str(data)]
     files = {}
     if durability == "fsync":
-        _check_syncs(program)
+        check_syncs(program)
         path = data / "nats.conf"
         argv = [str(program), "-a", HOST, "-p", str(port), "-c", str(path)]
         files[path] = f'jetstream {{store_dir: "{data}", sync_interval: always}}\n'
@@ -186,7 +186,7 @@ def _redis(directory: Path, name: str, port: int | None, persistence: Sequence[s
     return Part(name, Tier.SERVER, argv, port, f"redis://{HOST}:{port}/0", _log(directory, name), REDIS, folders=[data])
 
 
-def _check_syncs(program: Path) -> None:
+def check_syncs(program: Path) -> None:
     """Raises SettingsError if this nats-server does not know sync_interval: always."""
     told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=ANSWERS_S, check=False).stdout
     version = re.search(r"(\d+)\.(\d+)\.\d+", told)

@@ -129,7 +129,7 @@ def test_the_stack_does_not_run_one_that_cannot(tmp_path: Path, version: str) ->
     program.write_text(f"#!/bin/sh\necho {version}\n")
     program.chmod(0o755)
     with pytest.raises(SettingsError, match=f"sync_interval of nats-server .* not '{version}'"):
-        parts._check_syncs(program)
+        parts.check_syncs(program)
 
 
 async def test_the_stack_runs_a_server_that_syncs_each_message() -> None:
