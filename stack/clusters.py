@@ -36,6 +36,8 @@ cluster {{
   routes: [{routes}]
 }}
 """
+_PROMPTLY: Final = ("--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0")
+"""A primary else waits 5 s for further replicas before it serves one, and 10 s at its end for what they lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,13 @@ def replicated(nodes: Sequence[Part]) -> Cluster:
 
 
 def redis_nodes(directory: Path, *, name: str = "redis", durability: Durability = "confirmed") -> list[Part]:
-    """Three that may each be the primary. They do not wait five seconds for further replicas before they serve one.
+    """Three that may each be the primary.
 
     No `min-replicas-to-write`: it goes by who was there within the last ten seconds, whereas WAIT, which follows each
     count, proves that this very count has reached the replicas.
     """
     nodes = [parts.redis(directory, name=f"{name}-{number}", durability=durability) for number in range(1, NODES + 1)]
-    return [replace(node, argv=[*node.argv, "--repl-diskless-sync-delay", "0"]) for node in nodes]
+    return [replace(node, argv=[*node.argv, *_PROMPTLY]) for node in nodes]
 
 
 def replica_of(primary: Part, node: Part) -> Part:

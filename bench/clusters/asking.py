@@ -183,7 +183,10 @@ class Redis:
     async def trouble(self) -> str:
         info = await replication(await self.leader())
         online = [each for name, each in info.items() if _is_replica(name) and each["state"] == "online"]
-        return "" if len(online) == NODES - 1 else f"{len(online)} replicas online"
+        if len(online) < NODES - 1:
+            return f"{len(online)} replicas online"
+        persistence = [await ask_redis(node, "INFO", "persistence") for node in self._nodes]
+        return "a replica writes its first file" if any(told["aof_rewrite_in_progress"] for told in persistence) else ""
 
 
 def _is_replica(name: str) -> bool:
