@@ -62,6 +62,11 @@ class Link:
         version = self.client.connected_server_version
         return version.major, version.minor
 
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several."""
+        return bool(self.client._server_info.get("cluster"))  # noqa: SLF001  # nats-py does not show it
+
     async def open(self, url: str, name: str) -> None:
         """Connect, trying for ever while the server refuses."""
         await self.client.connect(

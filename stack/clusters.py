@@ -73,9 +73,7 @@ def nats_cluster(directory: Path, *, name: str = "nats", durability: Durability 
         node, port = f"{name}-{number}", free_port()
         data = directory.absolute() / "data" / node
         configuration = data / "nats.conf"
-        text = _NATS.format(
-            name=node, host=HOST, port=port, folder=data, syncs=syncs, route=route, routes=every_route
-        )
+        text = _NATS.format(name=node, host=HOST, port=port, folder=data, syncs=syncs, route=route, routes=every_route)
         nodes.append(
             Part(
                 node,

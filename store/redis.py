@@ -54,6 +54,7 @@ _FSYNCS: Final[dict[Durability, tuple[str, ...]]] = {
 _SETTINGS: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 _PREFIX: Final = "fanrate:{0}:"
 
+
 class _Connection(redis.asyncio.Connection):
     """Packs commands in C, as redis-py's synchronous client does: a fold has tens of thousands of arguments."""
 
@@ -181,9 +182,7 @@ class RedisStore:
     async def subject(self, name: str) -> Summary | None:
         async with self._primary.calling() as client:
             this_minute, flat, counts = await answered(
-                self._summary(
-                    keys=[_key(f"subject:{name}")], args=[name, _key("minute:"), MINUTES_KEPT], client=client
-                )
+                self._summary(keys=[_key(f"subject:{name}")], args=[name, _key("minute:"), MINUTES_KEPT], client=client)
             )
         if not flat:
             return None
@@ -243,9 +242,7 @@ async def _ranked(client: Client, names: Sequence[str]) -> list[Ranked]:
     for name in names:
         pipeline.hmget(_key(f"subject:{name}"), "count", "sum")
     rows = await answered(pipeline.execute())
-    return [
-        Ranked(name, int(count), int(total) / int(count)) for name, (count, total) in zip(names, rows, strict=True)
-    ]
+    return [Ranked(name, int(count), int(total) / int(count)) for name, (count, total) in zip(names, rows, strict=True)]
 
 
 def _client(url: str) -> Client:

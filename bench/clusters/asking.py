@@ -66,7 +66,9 @@ class Nats:
         names = [f"STREAM.INFO.{topic}" for topic in GROUPS]
         names += [f"CONSUMER.INFO.{topic}.{group}" for topic, group in GROUPS.items()]
         answers = await self._ask(names)
-        return "; ".join(f"{name}: {said}" for name, info in zip(names, answers, strict=True) if (said := _copies(info)))
+        return "; ".join(
+            f"{name}: {said}" for name, info in zip(names, answers, strict=True) if (said := _copies(info))
+        )
 
     async def _ask(self, names: Sequence[str]) -> list[dict[str, Any]]:
         try:
