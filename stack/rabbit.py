@@ -56,7 +56,7 @@ def rabbit(
         Tier.SERVER,
         ["/bin/sh", "-c", _COMMAND, "sh", str(epmd), str(server)],
         port,
-        f"amqp://guest:guest@{HOST}:{port}/",
+        f"amqp://{HOST}:{port}/",
         directory.absolute() / "logs" / f"{name}.log",
         AMQP,
         env={setting: str(value) for setting, value in environment.items()},

@@ -19,26 +19,22 @@ from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final, Literal
 
-import hiredis
 import redis.asyncio
 import structlog
 from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 
 from core.batches import Batch
-from core.errors import SettingsError, StoreRefused, StoreUnavailable
+from core.endpoints import Endpoint
+from core.errors import StoreRefused, StoreUnavailable
 from core.fold import ALL, MINUTE_S, Fold
 from core.settings import Durability
 from core.store import LEASE_S, MINUTES_KEPT, Applied, Lease, Opened, Ranked, Summary
+from store.redis_connection import connections
 
 log = structlog.get_logger()
 
 CHUNK: Final = 65_536
-ANSWER_TIMEOUT_S: Final = 5.0
-"""How long one call may take; a fold takes milliseconds."""
-CONNECT_TIMEOUT_S: Final = 2.0
 SKEW_LOGGED_S: Final = 60.0
 
 _FSYNCS: Final[dict[Durability, tuple[str, ...]]] = {
@@ -54,40 +50,20 @@ _REFUSALS: Final = ("REFUSED", "WRONGTYPE", "user_script:")
 """How Redis begins when the data is at fault; anything else it says means not now."""
 
 
-class _Connection(redis.asyncio.Connection):
-    """Packs commands in C, as redis-py's synchronous client does: a fold has tens of thousands of arguments."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        name, *rest = args
-        return [hiredis.pack_command((*name.split(), *rest))]
-
-
 class RedisStore:
     """The port, on one Redis."""
 
     def __init__(
-        self, url: str, *, horizon_s: float, idempotency_s: float, durability: Durability = "confirmed"
+        self, endpoint: Endpoint, *, horizon_s: float, idempotency_s: float, durability: Durability = "confirmed"
     ) -> None:
-        """Raises SettingsError if `url` is not one."""
+        """Raises SettingsError if `endpoint` is not one Redis."""
         self._fsyncs = _FSYNCS[durability]
         self._horizon_ms = int(horizon_s * 1000)
         self._idempotency_ms = int(idempotency_s * 1000)
         self._skew_logged = False
         self._clock_ahead_s = 0.0
         """How far the server's clock is ahead of ours."""
-        try:
-            pool = redis.asyncio.ConnectionPool.from_url(
-                url,
-                connection_class=_Connection,
-                decode_responses=True,
-                socket_timeout=ANSWER_TIMEOUT_S,
-                socket_connect_timeout=CONNECT_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-                client_name="fanrate",
-            )
-        except ValueError as exc:
-            raise SettingsError(f"STORE_URL: {exc}") from exc
-        self._redis = redis.asyncio.Redis.from_pool(pool)
+        self._redis = redis.asyncio.Redis.from_pool(connections(endpoint))
         self._apply = self._script("apply")
         self._settle = self._script("settle")
         self._lease = self._script("lease")
