@@ -20,7 +20,7 @@ from store import open_store
 async def main() -> None:
     settings = load(ApiSettings)
     configure(settings, service="api")
-    store = open_store(settings.store_url, settings, settings.durability)
+    store = open_store(settings.store, settings, settings.durability, settings.store_replicas)
     broker = _broker(settings, store)
     try:
         service = ApiService(broker, store, settings, topic=settings.topic, groups=settings.group_names)
@@ -33,7 +33,7 @@ async def main() -> None:
 def _broker(settings: ApiSettings, store: Store) -> Broker:
     if settings.dispatch == "inline":
         return InlineBroker(store, Work(settings.work_s, settings.work_concurrency))
-    return open_broker(settings.broker_url, name="fanrate-api", durability=settings.durability)
+    return open_broker(settings.broker, name="fanrate-api", durability=settings.durability)
 
 
 def _log_start(service: ApiService) -> None:

@@ -24,8 +24,9 @@ from nats.aio.msg import Msg
 
 from brokers.base import Features
 from brokers.keeper import Keeper
-from brokers.nats_link import NO_RESPONDERS, Link, address, connect, status
+from brokers.nats_link import NO_RESPONDERS, Link, connect, door_of, status
 from brokers.nats_pull import NatsSubscription
+from core.endpoints import Endpoint
 from core.errors import (
     BrokerError,
     BrokerFull,
@@ -99,14 +100,15 @@ class NatsBroker:
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         name: str,
         durability: Durability = "confirmed",
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._keeper = Keeper("nats", address(url), partial(connect, url, name), self._use)
+        door = door_of(endpoint)
+        self._keeper = Keeper("nats", str(door), partial(connect, door, name), self._use)
         self._durability = durability
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes

@@ -21,9 +21,10 @@ from pamqp.base import Frame
 from brokers.base import Features
 from brokers.keeper import Keeper
 from brokers.rabbit_channel import Channel
-from brokers.rabbit_link import Address, Link
+from brokers.rabbit_link import Link, door_of
 from brokers.rabbit_publish import Publisher
 from brokers.rabbit_pull import RabbitSubscription
+from core.endpoints import Endpoint
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout
 from core.settings import Durability
 
@@ -48,20 +49,20 @@ class RabbitBroker:
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         name: str,
         durability: Durability = "confirmed",
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._address = Address.of(url)
+        self._door = door_of(endpoint)
         self._name = name
         self._delivery_mode = _TRANSIENT if durability == "relaxed" else _PERSISTENT
         self._queue_settings = _queue_settings(durability, max_topic_bytes)
         self._redeliver_after_s = redeliver_after_s
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES)
-        self._keeper = Keeper("rabbit", str(self._address), self._connect, self._use)
+        self._keeper = Keeper("rabbit", str(self._door), self._connect, self._use)
         self._publishers: dict[str, Publisher] = {}
         self._subscriptions: set[RabbitSubscription] = set()
 
@@ -106,7 +107,7 @@ class RabbitBroker:
     async def subscribe(self, topic: str, group: str) -> RabbitSubscription:
         subscription = RabbitSubscription(
             _queue(topic, group),
-            connect=partial(Link.open, address=self._address, name=f"{self._name} {group}"),
+            connect=partial(Link.open, door=self._door, name=f"{self._name} {group}"),
             check_connected=self.link,
             on_close=self._subscriptions.discard,
             redeliver_after_s=self._redeliver_after_s,
@@ -159,7 +160,7 @@ class RabbitBroker:
     async def _connect(self) -> Link:
         link = Link()
         try:
-            await link.open(self._address, self._name)
+            await link.open(self._door, self._name)
         except BaseException:
             await link.close()
             raise

@@ -7,14 +7,14 @@ Each class is a section; a service's settings are made of the sections it needs,
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self, TypeVar, get_args, get_origin
-from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.batches import ENVELOPE_BYTES
+from core.endpoints import Access, Endpoint, Sasl
 from core.errors import SettingsError
 from core.rates import LARGEST_RATE, RateRange
 
@@ -97,8 +97,30 @@ class Working(Batching):
 class Topology(Dispatching):
     """Where the service's broker and store are, and what it calls its own there."""
 
-    broker_url: str = Field("nats://127.0.0.1:4222", description="the message broker: docs/brokers.md has the forms")
-    store_url: str = Field("redis://127.0.0.1:6379/0", description="the Redis that counts, redis://HOST:PORT/DB")
+    broker_url: str = Field(
+        "nats://127.0.0.1:4222", repr=False, description="the message broker: docs/brokers.md has the forms"
+    )
+    broker_user: str = Field("", description="user at the broker, if BROKER_URL names none: docs/security.md")
+    broker_password: SecretStr = Field(SecretStr(""), description="the user's password; better from a file")
+    broker_password_file: str = Field("", description="file with the user's password, read at each connect")
+    broker_ca_file: str = Field(
+        "", description="with TLS: file of the authorities (PEM) to trust at the broker; empty: the system's"
+    )
+    broker_sasl: Sasl = Field("scram-sha-512", description="how Kafka is shown user and password")
+    store_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        repr=False,
+        description="the Redis that counts, redis://HOST:PORT/DB; with replicas all of them, HOST:PORT,HOST:PORT",
+    )
+    store_user: str = Field("", description="user at the store, if STORE_URL names none; empty: the default user")
+    store_password: SecretStr = Field(SecretStr(""), description="the user's password; better from a file")
+    store_password_file: str = Field("", description="file with the user's password, read at each connect")
+    store_ca_file: str = Field(
+        "", description="with TLS: file of the authorities (PEM) to trust at the store; empty: the system's"
+    )
+    store_replicas: int = Field(
+        0, ge=0, le=8, description="replicas of the store that must have a count before it is settled: docs/clusters.md"
+    )
     topic: str = Field("rates", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="topic that rates are published to")
     groups: str = Field(
         "counters", pattern=_NAMES, description="consumer groups, comma separated; the first is the one that counts"
@@ -110,6 +132,31 @@ class Topology(Dispatching):
         """The counting group first."""
         return self.groups.split(",")
 
+    @property
+    def broker(self) -> Endpoint:
+        """Where the broker is, and how to come in; raises SettingsError."""
+        access = Access(
+            setting="BROKER",
+            user=self.broker_user,
+            password=self.broker_password.get_secret_value(),
+            password_file=self.broker_password_file,
+            ca_file=self.broker_ca_file,
+            sasl=self.broker_sasl,
+        )
+        return Endpoint.of(self.broker_url, access)
+
+    @property
+    def store(self) -> Endpoint:
+        """Where the store is, and how to come in; raises SettingsError."""
+        access = Access(
+            setting="STORE",
+            user=self.store_user,
+            password=self.store_password.get_secret_value(),
+            password_file=self.store_password_file,
+            ca_file=self.store_ca_file,
+        )
+        return Endpoint.of(self.store_url, access)
+
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
         if len(set(self.group_names)) < len(self.group_names):
@@ -119,12 +166,27 @@ class Topology(Dispatching):
     @model_validator(mode="after")
     def _check_addresses(self) -> Self:
         """A broker and a store in one Redis would share its memory bound, its eviction policy and its fate."""
-        if self.dispatch == "inline" or urlsplit(self.broker_url).scheme != "redis":
+        if self.dispatch == "inline" or _scheme(self.broker_url) != "redis":
             return self
-        if _redis_address(self.broker_url) == _redis_address(self.store_url):
+        broker, store = (
+            _redis_hosts(url, setting) for url, setting in ((self.broker_url, "BROKER"), (self.store_url, "STORE"))
+        )
+        if shared := broker & store:
+            host, port = min(shared)
             raise ValueError(
-                f"BROKER_URL {self.broker_url} and STORE_URL {self.store_url}: one address for both is refused; the "
-                "broker needs a Redis of its own"
+                f"BROKER_URL and STORE_URL both name {host}:{port}: one address for both is refused; the broker needs "
+                "a Redis of its own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        """One host may stand for several, behind a name that follows the primary."""
+        hosts = len(_redis_hosts(self.store_url, "STORE")) if self.store_replicas else 0
+        if 1 < hosts <= self.store_replicas:
+            raise ValueError(
+                f"STORE_REPLICAS {self.store_replicas}: STORE_URL names {hosts}, of which one is the primary: at most "
+                f"{hosts - 1}"
             )
         return self
 
@@ -188,11 +250,11 @@ class Queueing(Topology, Keeping):
 
     @model_validator(mode="after")
     def _check_horizon(self) -> Self:
-        if self.dispatch == "inline" or urlsplit(self.broker_url).scheme != "kafka":
+        if self.dispatch == "inline" or _scheme(self.broker_url) != "kafka":
             return self
         if self.horizon_s > LONGEST_KAFKA_HORIZON_S:
             raise ValueError(
-                f"HORIZON_S {self.horizon_s:.0f} and BROKER_URL {self.broker_url}: at most "
+                f"HORIZON_S {self.horizon_s:.0f} and BROKER_URL kafka://: at most "
                 f"{LONGEST_KAFKA_HORIZON_S:.0f}; topics there keep messages for 8 days, and what is older is lost"
             )
         return self
@@ -286,7 +348,7 @@ def load(section: type[_S]) -> _S:
         lines = []
         for error in exc.errors():
             name = str(error["loc"][0]).upper() + ": " if error["loc"] else ""
-            got = f", not {error['input']!r}" if error["loc"] else ""
+            got = f", not {error['input']!r}" if error["loc"] and not _is_secret(section, error["loc"][0]) else ""
             lines.append(f"{name}{error['msg'].removeprefix('Value error, ')}{got}")
         raise SettingsError("\n".join(lines)) from None
 
@@ -300,11 +362,27 @@ def describe(section: type[Section]) -> str:
     )
 
 
-def _redis_address(url: str) -> tuple[str, int]:
-    """Host and port; raises ValueError where the port is none."""
-    parts = urlsplit(url)
-    host = parts.hostname or "localhost"
-    return "127.0.0.1" if host == "localhost" else host, parts.port or 6379
+def _is_secret(section: type[Section], name: int | str) -> bool:
+    """Whether what a setting was given must not be shown."""
+    field = section.model_fields.get(str(name))
+    return field is None or not field.repr or field.annotation is SecretStr
+
+
+def _scheme(url: str) -> str:
+    """The scheme of a URL, without its TLS, or nothing if it cannot be read: that is told when it is used."""
+    try:
+        return Endpoint.place(url).scheme
+    except SettingsError:
+        return ""
+
+
+def _redis_hosts(url: str, setting: str) -> set[tuple[str, int]]:
+    """Hosts and ports; raises ValueError where there is none."""
+    try:
+        hosts = Endpoint.place(url, setting).with_port(6379).hosts
+    except SettingsError as exc:
+        raise ValueError(str(exc)) from None
+    return {("127.0.0.1" if host == "localhost" else host, port) for host, port in hosts}
 
 
 def _values(field: FieldInfo) -> str:

@@ -95,7 +95,7 @@ def _part(
         Tier.SERVER,
         argv,
         port,
-        f"amqp://guest:guest@{HOST}:{port}/",
+        f"amqp://{HOST}:{port}/",
         directory.absolute() / "logs" / f"{name}.log",
         AMQP,
         env={setting: str(value) for setting, value in environment.items()},

@@ -21,27 +21,22 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final, Literal
 
-import hiredis
-import redis.asyncio
 import structlog
 from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 
 from core.batches import Batch
-from core.errors import SettingsError, StoreUnavailable
+from core.endpoints import Endpoint
+from core.errors import StoreUnavailable
 from core.fold import ALL, MINUTE_S, Fold
 from core.settings import Durability
 from core.store import LEASE_S, MINUTES_KEPT, Applied, Lease, Opened, Ranked, Summary
+from store.redis_connection import clients
 from store.redis_primary import Client, Primary, answered, replicated
 
 log = structlog.get_logger()
 
 CHUNK: Final = 65_536
-ANSWER_TIMEOUT_S: Final = 5.0
-"""How long one call may take; a fold takes milliseconds."""
-CONNECT_TIMEOUT_S: Final = 2.0
 SKEW_LOGGED_S: Final = 60.0
 
 _FSYNCS: Final[dict[Durability, tuple[str, ...]]] = {
@@ -55,28 +50,20 @@ _SETTINGS: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "m
 _PREFIX: Final = "fanrate:{0}:"
 
 
-class _Connection(redis.asyncio.Connection):
-    """Packs commands in C, as redis-py's synchronous client does: a fold has tens of thousands of arguments."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        name, *rest = args
-        return [hiredis.pack_command((*name.split(), *rest))]
-
-
 class RedisStore:
     """The port, on one Redis, or on the primary of several. `replicas` must have what was counted or settled before
     that is told."""
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         horizon_s: float,
         idempotency_s: float,
         durability: Durability = "confirmed",
         replicas: int = 0,
     ) -> None:
-        """Raises SettingsError if `url` is not one."""
+        """Raises SettingsError if `endpoint` is not Redis'."""
         self._replicas = replicas
         self._fsyncs = _FSYNCS[durability]
         self._horizon_ms = int(horizon_s * 1000)
@@ -84,10 +71,7 @@ class RedisStore:
         self._skew_logged = False
         self._clock_ahead_s = 0.0
         """How far the server's clock is ahead of ours."""
-        head, _, tail = url.partition("://")
-        place, slash, path = tail.partition("/")
-        entry, at, hosts = place.rpartition("@")
-        nodes = {host: _client(f"{head}://{entry}{at}{host}{slash}{path}") for host in hosts.split(",")}
+        nodes = clients(endpoint)
         self._primary = Primary(nodes)
         self._registry = next(iter(nodes.values()))
         self._apply = self._script("apply")
@@ -243,22 +227,6 @@ async def _ranked(client: Client, names: Sequence[str]) -> list[Ranked]:
         pipeline.hmget(_key(f"subject:{name}"), "count", "sum")
     rows = await answered(pipeline.execute())
     return [Ranked(name, int(count), int(total) / int(count)) for name, (count, total) in zip(names, rows, strict=True)]
-
-
-def _client(url: str) -> Client:
-    try:
-        pool = redis.asyncio.ConnectionPool.from_url(
-            url,
-            connection_class=_Connection,
-            decode_responses=True,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            client_name="fanrate",
-        )
-    except ValueError as exc:
-        raise SettingsError(f"STORE_URL: {exc}") from exc
-    return redis.asyncio.Redis.from_pool(pool)
 
 
 def _check_replicas(info: Mapping[str, Any], wanted: int) -> None:

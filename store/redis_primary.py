@@ -130,7 +130,7 @@ async def _role(client: Client) -> str:
     """What the server says it is, or why it says nothing."""
     try:
         async with asyncio.timeout(ROLE_S):
-            role: str = (await answered(client.execute_command("ROLE")))[0]
+            role: str = (await answered(client.role()))[0]
     except TimeoutError:
         return "does not answer"
     except (exceptions.RedisError, OSError) as exc:

@@ -19,11 +19,12 @@ from nats.errors import Error as NatsError
 
 from brokers.kafka_link import connect
 from brokers.kafka_wire import MetadataRequest
+from core.doors import Door
+from core.endpoints import Endpoint
 from core.errors import BrokerError, FanrateError
 from stack.clusters import NODES
 from stack.kafka import kafka_jars
 from stack.member import Member
-from stack.ports import HOST
 from stack.programs import find
 from stack.rabbit import rabbitmqctl
 
@@ -114,7 +115,8 @@ class Kafka:
     async def trouble(self) -> str:
         names = [TOPIC, LETTERS, "__consumer_offsets"]
         try:
-            link = await connect((HOST, _running(self._nodes).port), "cluster-check")
+            node = Endpoint.of(_running(self._nodes).url)
+            link = await connect(Door(node), node.hosts[0], "cluster-check")
             try:
                 answer = await link.ask(MetadataRequest(names))
             finally:
@@ -204,7 +206,7 @@ async def replication(node: Member) -> dict[str, Any]:
 async def ask_redis(node: Member, *command: str) -> Any:
     try:
         async with asyncio.timeout(ANSWER_S), redis.asyncio.Redis.from_url(node.url) as client:
-            return await client.execute_command(*command)
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
     except (redis.RedisError, OSError, TimeoutError) as exc:
         raise Unanswered(f"{node.name}: {exc!r}") from exc
 

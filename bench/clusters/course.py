@@ -225,10 +225,10 @@ def _requests(address: Address, numbers: Iterator[int]) -> Iterator[Request]:
 async def _bring_up(kind: Kind, stack: Stack) -> Scene:
     if kind == "redis":
         plain = redis_nodes(stack.directory)
-        store = replicated(plain)
-        stores = await _start(store, stack)
+        redis = replicated(plain)
+        stores = await _start(redis, stack)
         nats = await stack.start(parts.nats(stack.directory))
-        apis = await _services(stack, nats.url, store.url, {"STORE_REPLICAS": "1"})
+        apis = await _services(stack, nats.url, redis.url, {"STORE_REPLICAS": "1"})
         return Scene(StoreNodes(stores, plain), stores, apis)
     cluster = CLUSTERS[kind](stack.directory)
     store = await stack.start(parts.redis(stack.directory), wait=False)

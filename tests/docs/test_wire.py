@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 
 from core.batches import VERSION, Batch, Key, decode, encode
+from core.endpoints import Endpoint
 from core.fold import fold
 from core.letters import DeadLetter, unearth
 from core.rates import identity
@@ -59,7 +60,7 @@ async def redis_url(tmp_path: Path) -> AsyncIterator[str]:
 
 
 async def test_the_keys_are_those_in_redis(redis_url: str) -> None:
-    store = RedisStore(redis_url, horizon_s=60, idempotency_s=60)
+    store = RedisStore(Endpoint.of(redis_url), horizon_s=60, idempotency_s=60)
     counted, buried = _batch(0, keys=[Key("e" * 32, 0, 1)]), _batch(1)
     await store.lease([Lease(counted.producer, 2, 2)])
     assert (await store.apply(fold([counted]))).written

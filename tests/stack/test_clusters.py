@@ -67,7 +67,7 @@ def test_rabbit(tmp_path: Path) -> None:
     cluster = rabbit_cluster(tmp_path)
     (epmd,) = cluster.before
     each_has_folders_of_its_own(list(cluster.nodes))
-    assert cluster.url == f"amqp://guest:guest@{','.join(node.address for node in cluster.nodes)}/"
+    assert cluster.url == f"amqp://{','.join(node.address for node in cluster.nodes)}/"
     assert {node.env["ERL_EPMD_PORT"] for node in cluster.nodes} == {str(epmd.port)}
     assert len({node.env["FANRATE_COOKIE"] for node in cluster.nodes}) == 1
     assert len({node.env["RABBITMQ_DIST_PORT"] for node in cluster.nodes}) == NODES

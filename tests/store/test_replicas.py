@@ -16,6 +16,7 @@ import redis
 
 from core.batches import Batch
 from core.counting import count
+from core.endpoints import Access, Endpoint
 from core.errors import StoreRefused, StoreUnavailable
 from core.fold import fold
 from core.lifecycle import until
@@ -45,7 +46,8 @@ class Pair:
         return f"redis://{self.first.address},{self.second.address}/0"
 
     def store(self, replicas: int, url: str = "") -> RedisStore:
-        return RedisStore(url or self.url, horizon_s=3600, idempotency_s=3600, replicas=replicas)
+        endpoint = Endpoint.of(url or self.url, Access("STORE"))
+        return RedisStore(endpoint, horizon_s=3600, idempotency_s=3600, replicas=replicas)
 
     async def follow(self, replica: Member, primary: Member) -> None:
         """Make one the replica of the other; returns once it is in sync."""
@@ -219,7 +221,7 @@ async def test_a_primary_that_stepped_down_is_left_at_the_first_write(pair: Pair
 
 
 async def test_a_primary_that_hangs_is_left_for_the_next(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.redis.ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("store.redis_connection.ANSWER_TIMEOUT_S", 0.5)
     store = pair.store(replicas=0)
     await store.apply(fold([batch()]))
     async with frozen(pair.first):
