@@ -92,9 +92,7 @@ class RabbitBroker:
         link = self.link()
         if link.blocked is not None:
             raise BrokerFull(link.blocked)
-        publisher = self._publishers.get(topic)
-        if publisher is None or publisher.error is not None:
-            publisher = self._publishers[topic] = Publisher(link, topic, self._delivery_mode)
+        publisher = self._publisher(link, topic)
         try:
             async with asyncio.timeout(timeout_s):
                 await publisher.publish(body)
@@ -128,6 +126,16 @@ class RabbitBroker:
     def link(self) -> Link:
         """The connection for publishing; raises BrokerUnavailable while there is none."""
         return self._keeper.link()
+
+    def _publisher(self, link: Link, topic: str) -> Publisher:
+        """The channel of `topic`, made anew after it was closed or a queue refused what came on it."""
+        present = self._publishers.get(topic)
+        if present is not None and present.error is None and not present.refused:
+            return present
+        if present is not None:
+            present.retire()
+        self._publishers[topic] = Publisher(link, topic, self._delivery_mode)
+        return self._publishers[topic]
 
     async def _stand(self, link: Link, queues: Sequence[str]) -> bool:
         """Whether all `queues` are there."""

@@ -41,7 +41,8 @@ def rabbit(
     directory: Path, *, name: str = "rabbit", port: int | None = None, durability: Durability = "confirmed"
 ) -> Part:
     """RabbitMQ without plugins. The server is the same for every `durability`: each queue and message has its own."""
-    argv = ["/bin/sh", "-c", _COMMAND, "sh", str(find("epmd")), str(_server())]
+    server, epmd = _server(), find("epmd")
+    argv = ["/bin/sh", "-c", _COMMAND, "sh", str(epmd), str(server)]
     return _part(directory, name, port or free_port(), argv, {"ERL_EPMD_PORT": str(free_port())})
 
 

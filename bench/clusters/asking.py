@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -33,6 +33,8 @@ LETTERS: Final = "rates_dead"
 GROUPS: Final = {TOPIC: "counters", LETTERS: "redrive"}
 
 ANSWER_S: Final = 3.0
+MOST_BEHIND: Final = 1000
+"""Of a queue under load; its members are asked one after the other."""
 TOOL_S: Final = 20.0
 """A tool of Kafka or RabbitMQ starts a virtual machine of its own."""
 
@@ -142,34 +144,35 @@ class Rabbit:
         self._nodes = nodes
 
     async def leader(self) -> Member:
-        for queue in await self._queues():
-            if queue["name"] == f"{TOPIC}.{GROUPS[TOPIC]}":
-                return _named(self._nodes, str(queue["leader"]).partition("@")[0])
-        raise Unanswered(f"RabbitMQ has no queue {TOPIC}.{GROUPS[TOPIC]}")
+        for member in await self._members(f"{TOPIC}.{GROUPS[TOPIC]}"):
+            if member["Raft State"] == "leader":
+                return _named(self._nodes, member["Node Name"].partition("@")[0])
+        raise Unanswered(f"the queue {TOPIC}.{GROUPS[TOPIC]} has no leader")
 
     async def trouble(self) -> str:
-        return "; ".join(_members(await self._queues()))
+        queues = [f"{topic}.{group}" for topic, group in GROUPS.items()]
+        return "; ".join([f"{queue}: {said}" for queue in queues if (said := _lacks(await self._members(queue)))])
 
-    async def _queues(self) -> list[dict[str, Any]]:
+    async def _members(self, queue: str) -> list[dict[str, Any]]:
         node = _running(self._nodes)
         kept = ("HOME", "ERL_EPMD_PORT", "ERL_EPMD_ADDRESS", "RABBITMQ_CONF_ENV_FILE")
-        command = [str(rabbitmqctl()), "-n", f"{node.name}@localhost", "--quiet", "--formatter", "json"]
-        command += ["list_queues", "name", "leader", "members", "online"]
+        command = [str(rabbitmqctl().with_name("rabbitmq-queues")), "-n", f"{node.name}@localhost", "--quiet"]
+        command += ["--formatter", "json", "quorum_status", queue]
         told = await _told(command, {name: node.part.env[name] for name in kept})
         try:
-            queues: list[dict[str, Any]] = msgspec.json.decode(told)
+            members: list[dict[str, Any]] = msgspec.json.decode(told)
         except msgspec.DecodeError as exc:
-            raise Unanswered(f"rabbitmqctl: {told[-200:]}") from exc
-        return queues
+            raise Unanswered(f"rabbitmq-queues: {told[-200:]}") from exc
+        return members
 
 
-def _members(queues: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for queue in queues:
-        members, online = queue["members"] or [], queue["online"] or []
-        if len(members) != NODES or len(online) != NODES:
-            yield f"{queue['name']}: {len(online)} of {len(members)} members online"
-    if len(queues) != len(GROUPS):
-        yield f"{len(queues)} queues"
+def _lacks(members: Sequence[dict[str, Any]]) -> str:
+    """What is wrong with the members of one queue."""
+    states = sorted(str(member["Raft State"]) for member in members)
+    if states != ["follower"] * (NODES - 1) + ["leader"]:
+        return ", ".join(states)
+    at = [member["Commit Index"] for member in members]
+    return "" if max(at) - min(at) <= MOST_BEHIND else f"a member is {max(at) - min(at)} entries behind"
 
 
 class Redis:

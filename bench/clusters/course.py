@@ -204,17 +204,15 @@ async def _load(scene: Scene, watched: Watched) -> AsyncIterator[None]:
         watched.reports.append(report)
 
     watching = asyncio.create_task(watched.watch(), name="watch the total")
+    sending = [asyncio.create_task(send(api), name=f"load {api.name}") for api in scene.apis]
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for api in scene.apis:
-                tasks.create_task(send(api), name=f"load {api.name}")
-            try:
-                yield
-            finally:
-                stop.set()
+        yield
+        stop.set()
+        await asyncio.gather(*sending)
     finally:
-        watching.cancel()
-        await asyncio.wait({watching})
+        for task in (watching, *sending):
+            task.cancel()
+        await asyncio.gather(watching, *sending, return_exceptions=True)
 
 
 def _requests(address: Address, numbers: Iterator[int]) -> Iterator[Request]:

@@ -197,6 +197,23 @@ async def test_a_topic_of_another_durability_is_refused_by_name(server: Server) 
             await confirmed.ensure(topic, ["readers"])
 
 
+async def test_a_refusal_costs_a_channel_and_leaves_none_behind(server: Server) -> None:
+    """RabbitMQ may go on refusing on a channel for what is no longer so."""
+    topic = fresh()
+    async with durable(server.url, "confirmed", max_topic_bytes=64 * 1024) as broker:
+        await broker.ensure(topic, ["readers"])
+        link = broker.link()
+        channels, publishers = len(link._channels), set()
+        for _ in range(300):
+            with suppress(BrokerFull):
+                await broker.publish(topic, bytes(4096), SOON_S)
+            publishers.add(broker._publishers[topic])
+            if len(publishers) == 5:
+                break
+        assert len(publishers) == 5, "not one more for each refusal"
+        await until(lambda: len(link._channels) == channels + 1)
+
+
 async def test_a_full_relaxed_topic_refuses_too(server: Server) -> None:
     topic = fresh()
     async with durable(server.url, "relaxed", max_topic_bytes=64 * 1024) as broker:
