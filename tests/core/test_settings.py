@@ -100,6 +100,19 @@ def test_settings_of_a_process_that_contradict_each_other(
         load(ProcessSettings)
 
 
+@pytest.mark.parametrize("section", [ApiSettings, ProcessSettings])
+def test_more_replicas_than_the_store_has_are_refused(
+    monkeypatch: pytest.MonkeyPatch, section: type[ApiSettings | ProcessSettings]
+) -> None:
+    monkeypatch.setenv("STORE_REPLICAS", "2")
+    assert load(section).store_replicas == 2, "one address may stand for several servers"
+    monkeypatch.setenv("STORE_URL", "redis://a:6379,b:6379/0")
+    with pytest.raises(SettingsError, match="STORE_REPLICAS 2: STORE_URL names 2, .* at most 1"):
+        load(section)
+    monkeypatch.setenv("STORE_URL", "redis://a,b,c/0")
+    assert load(section).store.hosts == (("a", 0), ("b", 0), ("c", 0))
+
+
 def test_the_longest_work_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORK_S": "1", "MAX_RATES": "6000", "WORK_CONCURRENCY": "4"}.items():
         monkeypatch.setenv(name, value)
