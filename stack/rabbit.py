@@ -3,17 +3,19 @@ epmd of its own, the name server that Erlang needs and would leave running."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from core.settings import Durability
+from stack.locks import OPEN, Locks
 from stack.parts import Part, Tier
 from stack.ports import HOST, free_port
 from stack.probes import AMQP
 from stack.programs import find
 
 _CONFIGURATION: Final = """\
-listeners.tcp.1 = {host}:{port}
 log.console = true
 log.console.level = warning
 log.file = false
@@ -26,13 +28,18 @@ _COMMAND: Final = 'epmd=$1 server=$2; "$epmd" -port "$ERL_EPMD_PORT" -address "$
 
 
 def rabbit(
-    directory: Path, *, name: str = "rabbit", port: int | None = None, durability: Durability = "confirmed"
+    directory: Path,
+    *,
+    name: str = "rabbit",
+    port: int | None = None,
+    durability: Durability = "confirmed",
+    locks: Locks = OPEN,
 ) -> Part:
     """RabbitMQ without plugins. The server is the same for every `durability`: each queue and message has its own."""
     server, epmd = _server(), find("epmd")
     port = port or free_port()
     data = directory.absolute() / "data" / name
-    configuration, plugins = data / "rabbitmq.conf", data / "enabled_plugins"
+    configuration, plugins, users = data / "rabbitmq.conf", data / "enabled_plugins", data / "definitions.json"
     environment = {
         "HOME": data,
         "ERL_EPMD_ADDRESS": HOST,
@@ -56,13 +63,42 @@ def rabbit(
         Tier.SERVER,
         ["/bin/sh", "-c", _COMMAND, "sh", str(epmd), str(server)],
         port,
-        f"amqp://{HOST}:{port}/",
+        locks.url("amqp", port, "/"),
         directory.absolute() / "logs" / f"{name}.log",
-        AMQP,
+        replace(AMQP, tls=locks.tls),
         env={setting: str(value) for setting, value in environment.items()},
         folders=[data],
-        files={configuration: _CONFIGURATION.format(host=HOST, port=port), plugins: "[].\n"},
+        files={
+            configuration: _CONFIGURATION + _locked(port, users, locks),
+            plugins: "[].\n",
+            users: json.dumps(_definitions(locks)),
+        },
     )
+
+
+def _locked(port: int, users: Path, locks: Locks) -> str:
+    """Where clients come in and how."""
+    if locks.tls:
+        files = {"cacertfile": locks.authority, "certfile": locks.certificate, "keyfile": locks.key}
+        lines = ["listeners.tcp = none", f"listeners.ssl.1 = {HOST}:{port}", "ssl_options.verify = verify_none"]
+        lines += [f"ssl_options.{option} = {path}" for option, path in files.items()]
+    else:
+        lines = [f"listeners.tcp.1 = {HOST}:{port}"]
+    if locks.user:
+        lines.append(f"load_definitions = {users}")
+    return "\n".join([*lines, ""])
+
+
+def _definitions(locks: Locks) -> dict[str, Any]:
+    """Read at each start; without a user there is `guest`, whom the server makes at its first."""
+    if not locks.user:
+        return {}
+    permissions = dict.fromkeys(("configure", "write", "read"), ".*")
+    return {
+        "users": [{"name": locks.user, "password": locks.password, "tags": ["administrator"]}],
+        "vhosts": [{"name": "/"}],
+        "permissions": [{"user": locks.user, "vhost": "/", **permissions}],
+    }
 
 
 def _server() -> Path:
