@@ -110,7 +110,7 @@ def _add_brokers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser(
         "brokers",
         help="measure every broker side by side",
-        description="Measure POST /rate, its tail, group commit, folding, nginx and memory on each broker, against "
+        description="Measure POST /rate, its tail, group commit, folding, nginx, TLS and memory on each broker against "
         "bars, in rounds, one topology up at a time: about 40 minutes. Prints one table with durability, versions and "
         "CPU by role, and writes a JSON file to bench/out/. A broker whose server is missing is skipped. A missed bar "
         "names a profile, and exits with 1. Needs redis-server, wrk, nginx and the brokers' servers.",

@@ -177,9 +177,11 @@ async def _introduce(link: Link, door: Door) -> None:
     try:
         known = await link.ask(ApiVersionRequest(), _CONNECT_S)
     except BrokerUnavailable as exc:
-        if not link.spoke_tls:
+        if link.spoke_tls:
+            raise door.tls_wanted(link.address) from exc
+        if link.up:
             raise
-        raise door.tls_wanted(link.address) from exc
+        raise door.cut_off(link.address) from exc
     link.versions = {key: (least, most) for key, least, most in known.api_versions}
     if door.endpoint.has_password:
         await _log_in(link, door)

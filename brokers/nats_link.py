@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import ParseResult
 from uuid import uuid4
 
 import structlog
@@ -18,6 +20,7 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Source
+from nats.aio.transport import TcpTransport
 
 from core.doors import Door
 from core.endpoints import Address, Endpoint, address_text
@@ -41,14 +44,46 @@ _MAX_UNSENT_BYTES = 8 * 2**20
 _ROOM_CHECK_S = 0.01
 
 
+class _Transport(TcpTransport):
+    """nats-py's, whose reader over TLS is told of its transport: without that it never holds the server back."""
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        assert self._io_writer is not None
+        loop, name = asyncio.get_running_loop(), uri if isinstance(uri, str) else uri.hostname
+        reader = asyncio.StreamReader(limit=buffer_size)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        async with asyncio.timeout(connect_timeout):
+            transport = await loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=name)
+        if transport is None:
+            raise ConnectionResetError("connection lost")
+        protocol.connection_made(transport)
+        self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def __bool__(self) -> bool:
+        """Or nats-py would put one of its own in place of it before it is connected."""
+        return True
+
+    def abort(self) -> None:
+        """Which nats-py cannot: a peer that reads nothing is waited for without end."""
+        if self._io_writer is not None:
+            self._io_writer.transport.abort()
+
+
 class _Client(Client):
     """nats-py's, which speaks TLS where it was asked to. Left to itself it goes by what the server wants, and shows its
     password to one that wants none."""
 
     def __init__(self, door: Door, address: Address) -> None:
         super().__init__()
+        self._transport: _Transport = _Transport()  # type: ignore[no-untyped-call]
         self._door = door
         self._address = address
+
+    def abort(self) -> None:
+        """Give the connection up at once."""
+        self._transport.abort()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """What the server tells of itself, before anything else is sent."""
@@ -65,7 +100,7 @@ class Link:
     """One connection, from its making to its loss."""
 
     def __init__(self, door: Door, address: Address) -> None:
-        self.client: Client = _Client(door, address)
+        self.client = _Client(door, address)
         self._door = door
         self._address = address
         self.waiting: set[asyncio.Event] = set()
@@ -172,8 +207,9 @@ class Link:
         """Send what is unsent and close; at once if the server takes nothing."""
         self.fail("connection lost")
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self.client.close()
+            if self._opened:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self.client.close()
         except Exception as exc:
             log.debug("broker_close_failed", error=repr(exc))
         finally:
@@ -184,9 +220,7 @@ class Link:
         subscriptions, and the transport, which else waits for ever for a peer that reads nothing."""
         for source in self._sources:
             source._stop_processing()  # noqa: SLF001
-        writer = getattr(getattr(self.client, "_transport", None), "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        self.client.abort()
 
     def _new_reply(self) -> str:
         return f"{self._inbox}.{next(self._numbers)}"

@@ -84,6 +84,7 @@ class Link(asyncio.Protocol):
         self._gone = asyncio.Event()
         self._open = False
         self._spoke_tls = False
+        self._heard = False
         self._transport: asyncio.Transport | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -210,6 +211,7 @@ class Link(asyncio.Protocol):
             self._spoke_tls = True
             self.break_off("it speaks TLS")
             return
+        self._heard = True
         try:
             for kind, number, payload in self._cutter.frames(data):
                 if (channel := self._channels.get(number)) is not None:
@@ -238,6 +240,8 @@ class Link(asyncio.Protocol):
         if self.close_code == _NOT_ALLOWED:
             setting = door.endpoint.url_setting
             return EntryRefused(f"{setting}: its virtual host, at {address_text(address)}: {error}")
+        if not self.up and not self._heard:
+            return door.cut_off(address)
         return BrokerUnavailable(f"{address_text(address)}: {error}")
 
     async def _shake_hands(self, endpoint: Endpoint, name: str) -> None:

@@ -66,6 +66,7 @@ class Link(asyncio.Protocol):
         self._heard_at = self._loop.time()
         self._check: asyncio.TimerHandle | None = None
         self._logged_in = False
+        self._heard = False
         self._spoke_tls = False
 
     @classmethod
@@ -151,6 +152,7 @@ class Link(asyncio.Protocol):
             self._spoke_tls = True
             self.abort()
             return
+        self._heard = True
         try:
             self._replies.feed(data)
             while (reply := self._replies.gets()) is not False:
@@ -192,6 +194,8 @@ class Link(asyncio.Protocol):
         first = await needed[0]
         if self._spoke_tls:
             raise door.tls_wanted(address)
+        if isinstance(first, BrokerUnavailable) and not self._heard:
+            raise door.cut_off(address)
         if isinstance(first, hiredis.ReplyError) and (credentials or str(first).startswith("NOAUTH")):
             raise door.login_refused(address, str(first))
         for reply in needed:

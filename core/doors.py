@@ -22,6 +22,8 @@ HANDSHAKE_S: Final = 1.5
 """How long a server may take for its part of TLS."""
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 4.0
+LONGEST_UNSURE_PAUSE_S: Final = 1.0
+"""Where it may as well be that the server was not there."""
 _SPREAD: Final = 0.25
 """By how much of itself a pause is longer or shorter, so that replicas do not ask all at once."""
 
@@ -37,8 +39,9 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 class Door:
     """The way in to the hosts of one endpoint, shared by all connections of one adapter."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, handshake_s: float = HANDSHAKE_S) -> None:
         self.endpoint = endpoint
+        self._handshake_s = handshake_s
         self._turns = itertools.count(random.randrange(len(endpoint.hosts)))  # noqa: S311
         self._refusals: dict[Address, _Refusals] = {}
 
@@ -91,22 +94,23 @@ class Door:
         """`protocol` on TLS over `bare`."""
         host, _ = address
         try:
-            async with asyncio.timeout(HANDSHAKE_S):
+            async with asyncio.timeout(self._handshake_s):
                 transport = await asyncio.get_running_loop().start_tls(bare, protocol, context, server_hostname=host)
         except ssl.SSLError:
             bare.abort()
             raise
         except TimeoutError as exc:
             bare.abort()
-            raise TimeoutError(f"{address_text(address)} does not answer to TLS: it hangs, or has none") from exc
+            asked = f"TLS, for which {self.endpoint.url_setting} asks"
+            raise TimeoutError(f"{address_text(address)} does not answer to {asked}: it hangs, or has none") from exc
         except ConnectionError as exc:
             bare.abort()
-            raise self._no_tls(address, "it ended the connection") from exc
+            raise self._no_tls(address, "it ended the connection", sure=False) from exc
         except BaseException:
             bare.abort()
             raise
         if transport is None:
-            raise self._no_tls(address, "it ended the connection")
+            raise self._no_tls(address, "it ended the connection", sure=False)
         protocol.connection_made(transport)
         return transport, protocol
 
@@ -115,7 +119,8 @@ class Door:
         access, where = self.endpoint.access, address_text(address)
         said = self.endpoint.without_secrets(said.strip())
         if self.endpoint.has_password:
-            return EntryRefused(f"{where} refuses what {' and '.join(self.endpoint.credentials)} say: {said}")
+            credentials = " and ".join(self.endpoint.credentials)
+            return EntryRefused(f"{where} refuses user and password, as {credentials} have them: {said}")
         wanted = f"{access.setting}_USER and {access.setting}_PASSWORD"
         return EntryRefused(f"{where} wants {wanted}: {said}")
 
@@ -126,28 +131,37 @@ class Door:
             f"{setting} asks for no TLS, which {address_text(address)} wants: {scheme}+tls:// asks for it"
         )
 
+    def cut_off(self, address: Address) -> EntryRefused:
+        """For a server that ended a connection without a word."""
+        setting, scheme, where = self.endpoint.url_setting, self.endpoint.scheme, address_text(address)
+        said = f"{where} ended the connection without a word"
+        if not self.endpoint.tls:
+            said += f": it may want TLS, for which {setting} does not ask; {scheme}+tls:// does"
+        return EntryRefused(said, sure=False)
+
     def tls_missing(self, address: Address) -> EntryRefused:
         """For a server that says of itself that it has no TLS."""
         return self._no_tls(address, "it says so")
 
-    def _no_tls(self, address: Address, why: str) -> EntryRefused:
-        return EntryRefused(
-            f"{self.endpoint.url_setting} asks for TLS, which {address_text(address)} does not speak: {why}"
-        )
+    def _no_tls(self, address: Address, why: str, *, sure: bool = True) -> EntryRefused:
+        setting, where = self.endpoint.url_setting, address_text(address)
+        return EntryRefused(f"{setting} asks for TLS, which {where} does not speak: {why}", sure=sure)
 
     def _of_tls(self, address: Address, error: ssl.SSLError) -> EntryRefused:
         setting, where = self.endpoint.access.setting, address_text(address)
         if not isinstance(error, ssl.SSLCertVerificationError):
             if isinstance(error, ssl.SSLEOFError) or error.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
-                return self._no_tls(address, f"it answered something else ({error.reason or 'nothing'})")
+                return self._no_tls(address, f"it answered something else, {error.reason or 'or nothing'}")
             return EntryRefused(f"{setting}_URL: no TLS 1.2 or newer with {where}: {error.reason or error}")
         if error.verify_code in _EXPIRED:
             return EntryRefused(f"{setting}_URL: the certificate of {where} {_EXPIRED[error.verify_code]}")
         if error.verify_code in _OTHER_NAME:
             return EntryRefused(f"{setting}_URL: the certificate of {where} is another's: {error.verify_message}")
-        authorities = self.endpoint.access.ca_file or "the system's authorities"
+        authority = (
+            f"authority in {self.endpoint.access.ca_file}" if self.endpoint.access.ca_file else "known authority"
+        )
         return EntryRefused(
-            f"{setting}_CA_FILE: the certificate of {where} is signed by none of {authorities}: {error.verify_message}"
+            f"{setting}_CA_FILE: the certificate of {where} was signed by no {authority}: {error.verify_message}"
         )
 
 
@@ -165,9 +179,11 @@ class _Refusals:
 
     def note(self, refusal: EntryRefused) -> None:
         self._last = str(refusal)
+        longest_s = LONGEST_PAUSE_S if refusal.sure else LONGEST_UNSURE_PAUSE_S
+        self._pause_s = min(self._pause_s, longest_s)
         spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311
         self._again_at = asyncio.get_running_loop().time() + self._pause_s * spread
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._pause_s = min(2 * self._pause_s, longest_s)
 
 
 def is_tls(answer: bytes) -> bool:

@@ -34,7 +34,12 @@ class SettingsError(FanrateError):
 
 class EntryRefused(FanrateError, ConnectionError):
     """A server is there, and no connection with it can be made as the settings say; the message names the setting and
-    the cause. It may be put right at any time, at either side. Adapters translate it, as they do any OSError."""
+    the cause. It may be put right at any time, at either side. Adapters translate it, as they do any OSError. It is not
+    `sure` where a server that is just coming or going would do the same."""
+
+    def __init__(self, said: str, *, sure: bool = True) -> None:
+        super().__init__(said)
+        self.sure = sure
 
 
 class Problem(FanrateError):

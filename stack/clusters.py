@@ -14,10 +14,8 @@ from typing import Final, Literal, Protocol
 from core.settings import Durability
 from stack import parts
 from stack.kafka import Node, kafka_node
-from stack.parts import Part, Tier
+from stack.parts import Part
 from stack.ports import HOST, free_port
-from stack.probes import JETSTREAM
-from stack.programs import find
 from stack.rabbit import epmd_part, rabbit_node
 
 NODES: Final = 3
@@ -27,8 +25,6 @@ Clustered = Literal["nats", "kafka", "rabbit"]
 
 _NATS: Final = """\
 server_name: {name}
-listen: {host}:{port}
-jetstream {{store_dir: "{folder}"{syncs}}}
 cluster {{
   name: fanrate
   listen: {host}:{route}
@@ -62,31 +58,13 @@ class MakeCluster(Protocol):
 
 def nats_cluster(directory: Path, *, name: str = "nats", durability: Durability = "confirmed") -> Cluster:
     """Three nats-servers, over which streams may have three copies."""
-    program = find("nats-server")
-    if durability == "fsync":
-        parts.check_syncs(program)
-    syncs = ", sync_interval: always" if durability == "fsync" else ""
     routes = [free_port() for _ in range(NODES)]
     every_route = ", ".join(f'"nats://{HOST}:{route}"' for route in routes)
     nodes = []
     for number, route in enumerate(routes, 1):
-        node, port = f"{name}-{number}", free_port()
-        data = directory.absolute() / "data" / node
-        configuration = data / "nats.conf"
-        text = _NATS.format(name=node, host=HOST, port=port, folder=data, syncs=syncs, route=route, routes=every_route)
-        nodes.append(
-            Part(
-                node,
-                Tier.SERVER,
-                [str(program), "-c", str(configuration)],
-                port,
-                f"nats://{HOST}:{port}",
-                directory.absolute() / "logs" / f"{node}.log",
-                JETSTREAM,
-                folders=[data],
-                files={configuration: text},
-            )
-        )
+        node = f"{name}-{number}"
+        further = _NATS.format(name=node, host=HOST, route=route, routes=every_route)
+        nodes.append(parts.nats(directory, name=node, durability=durability, further=further))
     return Cluster(nodes)
 
 

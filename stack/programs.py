@@ -20,7 +20,8 @@ class MissingProgram(FanrateError):
     """A server program is not installed; the message says how to install it, for `broker` where that is known."""
 
     def __init__(self, name: str, broker: str | None = None) -> None:
-        remedy = "apt-get install wrk" if name == "wrk" else f"make services BROKER={broker or _broker_of(name)}"
+        by_itself = name in {"wrk", "openssl"}
+        remedy = f"apt-get install {name}" if by_itself else f"make services BROKER={broker or _broker_of(name)}"
         super().__init__(f"{name} is not installed; to install it: {remedy}")
         self.name = name
 

@@ -4,18 +4,20 @@ each other by it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from core.settings import Durability
+from stack.locks import OPEN, Locks
 from stack.parts import Part, Tier
 from stack.ports import HOST, free_port
 from stack.probes import AMQP, LISTENS
 from stack.programs import find
 
 _CONFIGURATION: Final = """\
-listeners.tcp.1 = {host}:{port}
 log.console = true
 log.console.level = warning
 log.file = false
@@ -38,12 +40,17 @@ exec "$1"
 
 
 def rabbit(
-    directory: Path, *, name: str = "rabbit", port: int | None = None, durability: Durability = "confirmed"
+    directory: Path,
+    *,
+    name: str = "rabbit",
+    port: int | None = None,
+    durability: Durability = "confirmed",
+    locks: Locks = OPEN,
 ) -> Part:
     """RabbitMQ without plugins. The server is the same for every `durability`: each queue and message has its own."""
     server, epmd = _server(), find("epmd")
     argv = ["/bin/sh", "-c", _COMMAND, "sh", str(epmd), str(server)]
-    return _part(directory, name, port or free_port(), argv, {"ERL_EPMD_PORT": str(free_port())})
+    return _part(directory, name, port or free_port(), argv, {"ERL_EPMD_PORT": str(free_port())}, locks=locks)
 
 
 def rabbit_node(directory: Path, name: str, nodes: Mapping[str, int], epmd: Part, cookie: str) -> Part:
@@ -52,7 +59,7 @@ def rabbit_node(directory: Path, name: str, nodes: Mapping[str, int], epmd: Part
     clustered = _CLUSTERED + "".join(f"{line}\n" for line in peers)
     argv = ["/bin/sh", "-c", _NODE_COMMAND, "sh", str(_server())]
     env = {"ERL_EPMD_PORT": str(epmd.port), "FANRATE_COOKIE": cookie}
-    return _part(directory, name, nodes[name], argv, env, clustered)
+    return _part(directory, name, nodes[name], argv, env, clustered=clustered)
 
 
 def epmd_part(directory: Path, name: str) -> Part:
@@ -69,10 +76,17 @@ def rabbitmqctl() -> Path:
 
 
 def _part(
-    directory: Path, name: str, port: int, argv: Sequence[str], env: Mapping[str, str], clustered: str = ""
+    directory: Path,
+    name: str,
+    port: int,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    clustered: str = "",
+    locks: Locks = OPEN,
 ) -> Part:
     data = directory.absolute() / "data" / name
-    configuration, plugins = data / "rabbitmq.conf", data / "enabled_plugins"
+    configuration, plugins, users = data / "rabbitmq.conf", data / "enabled_plugins", data / "definitions.json"
     environment = {
         "HOME": data,
         "ERL_EPMD_ADDRESS": HOST,
@@ -96,13 +110,42 @@ def _part(
         Tier.SERVER,
         argv,
         port,
-        f"amqp://{HOST}:{port}/",
+        locks.url("amqp", port, "/"),
         directory.absolute() / "logs" / f"{name}.log",
-        AMQP,
+        replace(AMQP, tls=locks.tls),
         env={setting: str(value) for setting, value in environment.items()},
         folders=[data],
-        files={configuration: _CONFIGURATION.format(host=HOST, port=port) + clustered, plugins: "[].\n"},
+        files={
+            configuration: _CONFIGURATION + clustered + _locked(port, users, locks),
+            plugins: "[].\n",
+            users: json.dumps(_definitions(locks)),
+        },
     )
+
+
+def _locked(port: int, users: Path, locks: Locks) -> str:
+    """Where clients come in and how."""
+    if locks.tls:
+        files = {"cacertfile": locks.authority, "certfile": locks.certificate, "keyfile": locks.key}
+        lines = ["listeners.tcp = none", f"listeners.ssl.1 = {HOST}:{port}", "ssl_options.verify = verify_none"]
+        lines += [f"ssl_options.{option} = {path}" for option, path in files.items()]
+    else:
+        lines = [f"listeners.tcp.1 = {HOST}:{port}"]
+    if locks.user:
+        lines.append(f"load_definitions = {users}")
+    return "\n".join([*lines, ""])
+
+
+def _definitions(locks: Locks) -> dict[str, Any]:
+    """Read at each start; without a user there is `guest`, whom the server makes at its first."""
+    if not locks.user:
+        return {}
+    permissions = dict.fromkeys(("configure", "write", "read"), ".*")
+    return {
+        "users": [{"name": locks.user, "password": locks.password, "tags": ["administrator"]}],
+        "vhosts": [{"name": "/"}],
+        "permissions": [{"user": locks.user, "vhost": "/", **permissions}],
+    }
 
 
 def _server() -> Path:

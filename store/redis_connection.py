@@ -19,9 +19,15 @@ DEFAULT_PORT: Final = 6379
 ANSWER_TIMEOUT_S: Final = 5.0
 """How long one call may take; a fold takes milliseconds."""
 CONNECT_TIMEOUT_S: Final = 2.0
+HANDSHAKE_S: Final = 0.8
+"""Less than the patience of those who ask after the store's health: what TLS fails of must reach them."""
 
 _TLS_ALERT: Final = r'got "\x15"'
 """What hiredis says of an answer that is TLS."""
+
+
+_ENDED: Final = "closed by server"
+"""What redis-py says of a connection that ended."""
 
 
 class _Credentials(CredentialProvider):
@@ -64,13 +70,16 @@ class _Connection(redis.asyncio.Connection):
     def _in_our_words(self, address: Address, error: BaseException) -> BaseException:
         """What redis-py makes of an error of `_connect` tells less than that itself."""
         if isinstance(error, exceptions.AuthenticationError):
-            return self._door.login_refused(address, str(error))
+            said = str(error) if self._door.endpoint.has_password else "it lets nobody in without"
+            return self._door.login_refused(address, said)
         if isinstance(error, exceptions.InvalidResponse) and _TLS_ALERT in str(error):
             return self._door.tls_wanted(address)
+        if not isinstance(error, exceptions.RedisError):
+            return error
         cause = error.__context__
-        return (
-            cause if isinstance(error, exceptions.RedisError) and isinstance(cause, OSError) and str(cause) else error
-        )
+        if isinstance(cause, ConnectionResetError) or _ENDED in str(error):
+            return self._door.cut_off(address)
+        return cause if isinstance(cause, OSError) and str(cause) else error
 
     async def _connect(self) -> None:
         reader = asyncio.StreamReader()
@@ -86,7 +95,7 @@ def clients(endpoint: Endpoint) -> dict[str, redis.asyncio.Redis]:
     """One for each host, by its address, with a pool of connections; none repeats a command by itself. Raises
     SettingsError unless `endpoint` is redis://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/DATABASE]."""
     endpoint = endpoint.with_port(DEFAULT_PORT).plain(path=True)
-    door = Door(endpoint)
+    door = Door(endpoint, handshake_s=HANDSHAKE_S)
     return {address_text(address): redis.asyncio.Redis.from_pool(_pool(door, address)) for address in endpoint.hosts}
 
 

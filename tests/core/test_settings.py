@@ -107,7 +107,7 @@ def test_more_replicas_than_the_store_has_are_refused(
     monkeypatch.setenv("STORE_REPLICAS", "2")
     assert load(section).store_replicas == 2, "one address may stand for several servers"
     monkeypatch.setenv("STORE_URL", "redis://a:6379,b:6379/0")
-    with pytest.raises(SettingsError, match="STORE_REPLICAS 2: STORE_URL names 2, .* at most 1"):
+    with pytest.raises(SettingsError, match=r"STORE_REPLICAS 2: STORE_URL names 2, .* at most 1"):
         load(section)
     monkeypatch.setenv("STORE_URL", "redis://a,b,c/0")
     assert load(section).store.hosts == (("a", 0), ("b", 0), ("c", 0))
