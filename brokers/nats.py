@@ -44,7 +44,7 @@ COPIES: Final = 3
 """Of a stream that `ensure` makes in a cluster; with one, a node that is lost takes it along."""
 
 _REQUEST_TIMEOUT_S = 5.0
-_REQUEST_TIMEOUTS_S = (1.0, 1.5, 2.5)
+_REQUEST_TIMEOUTS_S = (1.0,) * 5
 """In a cluster, where what was asked while nobody led is never answered: asked again, a new leader answers at once."""
 
 _STREAM_EXISTS = 10058

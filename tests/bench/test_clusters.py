@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+import bench.__main__ as command
 from bench.clusters.course import Course, Kill
 from bench.clusters.gaps import longest_gap_s
-from bench.clusters.run import bars, lines, met
+from bench.clusters.run import KINDS, bars, lines, met
 from bench.ledger import Verdict, compare_totals
 
 
@@ -48,3 +49,15 @@ def test_a_course_within_the_bars() -> None:
 )
 def test_a_course_beyond_one(worse: dict[str, object]) -> None:
     assert not met(replace(DONE, **worse))  # type: ignore[arg-type]
+
+
+def test_all_is_each_of_them() -> None:
+    parse = command._parser().parse_args
+    assert parse(["clusters", "--kinds", "all"]).kinds == parse(["clusters"]).kinds == list(KINDS)
+
+
+@pytest.mark.parametrize("kinds", ["", "nats,memory", "nats+core"])
+def test_wrong_usage(kinds: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["clusters", "--kinds", kinds])
+    assert stopped.value.code == command.WRONG_USAGE
