@@ -16,6 +16,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "features(**wanted): for brokers whose Features have these values")
     config.addinivalue_line("markers", "restarts: takes a server down; without --whole only where it is soon back")
 
 
@@ -28,9 +29,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture(scope="session")
 def _server(kind: Kind) -> Iterator[LockedServer]:
     server = LockedServer(kind)
-    server.start()
-    yield server
-    server.close()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture
