@@ -40,7 +40,7 @@ check: .venv/dev.stamp ## lint, types, imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
-	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
+	@$(BIN)/python -m pytest tests/trouble tests/locks --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
 
 bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: [ARGS="--quick"]
 	@$(BIN)/python -m bench spine $(ARGS)

@@ -30,6 +30,7 @@ _SPREAD: Final = 0.25
 _EXPIRED: Final = {9: "is not valid yet", 10: "has expired"}
 _OTHER_NAME: Final = {62, 63, 64}
 """Codes of OpenSSL, `X509_V_ERR_...`."""
+_NOT_TLS: Final = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
 _ALERT: Final = b"\x15\x03"
 """How an answer begins that is TLS' way to say no."""
 
@@ -150,16 +151,17 @@ class Door:
     def _of_tls(self, address: Address, error: ssl.SSLError) -> EntryRefused:
         setting, where = self.endpoint.access.setting, address_text(address)
         if not isinstance(error, ssl.SSLCertVerificationError):
-            if isinstance(error, ssl.SSLEOFError) or error.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
-                return self._no_tls(address, f"it answered something else, {error.reason or 'or nothing'}")
+            if isinstance(error, ssl.SSLEOFError):
+                return self._no_tls(address, "it ended the connection", sure=False)
+            if error.reason in _NOT_TLS:
+                return self._no_tls(address, f"its answer is something else ({error.reason})")
             return EntryRefused(f"{setting}_URL: no TLS 1.2 or newer with {where}: {error.reason or error}")
         if error.verify_code in _EXPIRED:
             return EntryRefused(f"{setting}_URL: the certificate of {where} {_EXPIRED[error.verify_code]}")
         if error.verify_code in _OTHER_NAME:
             return EntryRefused(f"{setting}_URL: the certificate of {where} is another's: {error.verify_message}")
-        authority = (
-            f"authority in {self.endpoint.access.ca_file}" if self.endpoint.access.ca_file else "known authority"
-        )
+        path = self.endpoint.access.ca_file
+        authority = f"authority in {path}" if path else "known authority"
         return EntryRefused(
             f"{setting}_CA_FILE: the certificate of {where} was signed by no {authority}: {error.verify_message}"
         )

@@ -62,6 +62,33 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
         load(ApiSettings)
 
 
+def test_what_may_hold_a_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "BROKER_URL": "redis://u:canary@h:1",
+        "STORE_URL": "redis://v:canary@h:1",
+        "BROKER_PASSWORD": "canary",
+        "PORT": "x",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="PORT") as refused:
+        load(ApiSettings)
+    assert "canary" not in str(refused.value)
+    monkeypatch.setenv("PORT", "0")
+    with pytest.raises(SettingsError, match="BROKER_URL and STORE_URL both name h:1") as refused:
+        load(ApiSettings)
+    assert "canary" not in str(refused.value)
+    monkeypatch.setenv("STORE_URL", "redis://h:2")
+    assert "canary" not in repr(load(ApiSettings)) + str(load(ApiSettings)) + describe(ApiSettings)
+
+
+@pytest.mark.parametrize("url", ["redis+tls://127.0.0.1:6379", "rediss://127.0.0.1", "redis://u@localhost"])
+def test_tls_does_not_make_one_redis_two(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("BROKER_URL", url)
+    monkeypatch.setenv("BROKER_PASSWORD", "p")
+    with pytest.raises(SettingsError, match="one address for both is refused"):
+        load(ApiSettings)
+
+
 def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("SHARDS", "2")

@@ -57,6 +57,10 @@ class LockedServer(StackServer):
         make_certificate(self.locks, names=NAMES)
         return self.kind.make_part(directory, name="locked", locks=self.locks)
 
+    @property
+    def port(self) -> int:
+        return self._part.port
+
     def restart(self, *, locked: bool = True) -> None:
         """With the files of its locks as they are now, or without locks."""
         self.kill()

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from structlog.testing import capture_logs
 
 from core.errors import SettingsError
 from stack.locks import change_password, make_authority, make_certificate, make_locks
-from tests.locks.kinds import KAFKA, MECHANISMS, NAMES, STORE, LockedServer, Trouble
+from tests.locks.kinds import KAFKA, MECHANISMS, NAMES, NATS, RABBIT, REDIS, STORE, LockedServer, Trouble
 
 TOLD_S = 15.0
 RIGHT_S = 20.0
@@ -31,6 +32,13 @@ async def says(trouble: Trouble, *patterns: str) -> str:
             return said
         await asyncio.sleep(0.05)
     raise AssertionError(f"{said!r} is not {patterns}")
+
+
+def at(server: LockedServer) -> Redis:
+    """The server, seen by the plain client."""
+    locks = server.locks
+    access = {"username": locks.user, "password": locks.password, "ssl_ca_certs": str(locks.authority)}
+    return Redis("127.0.0.1", server.port, ssl=True, **access)
 
 
 async def works(trouble: Trouble) -> None:
@@ -103,6 +111,37 @@ async def test_no_tls_with_a_server_that_wants_it(server: LockedServer) -> None:
     url = server.url.replace("+tls://", "://")
     async with server.kind.visit(server.endpoint(url, ca_file="")) as trouble:
         await says(trouble, rf"{server.kind.setting}_URL .*{re.escape(scheme)}\+tls://")
+
+
+@pytest.mark.parametrize("kind", [REDIS, STORE], ids=lambda kind: kind.name, scope="session", indirect=True)
+async def test_a_server_that_refuses_is_asked_at_growing_intervals(server: LockedServer) -> None:
+    with at(server) as client:
+        before = client.info("stats")["total_connections_received"]
+        access = {"password_file": "", "password": "wrong"}
+        async with server.kind.visit(server.endpoint(**access)) as trouble:
+            deadline = time.monotonic() + 4.0
+            while time.monotonic() < deadline:
+                assert await trouble()
+                await asyncio.sleep(0.02)
+        assert 3 <= client.info("stats")["total_connections_received"] - before <= 7
+
+
+@pytest.mark.parametrize("kind", [REDIS, STORE], ids=lambda kind: kind.name, scope="session", indirect=True)
+async def test_a_user_of_redis_needs_few_rights(server: LockedServer, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("few-rights")
+    with at(server) as client:
+        client.execute_command("ACL", "SETUSER", "few", "on", ">few-rights", "~fanrate:*", "+@all", "-@admin")
+    async with server.kind.visit(server.endpoint(user="few", password_file=str(file))) as trouble:
+        await works(trouble)
+
+
+@pytest.mark.parametrize("kind", [NATS, RABBIT, KAFKA], ids=lambda kind: kind.name, scope="session", indirect=True)
+async def test_a_host_that_is_away_leaves_it_to_the_others(server: LockedServer) -> None:
+    url = server.url.replace("127.0.0.1:", "127.0.0.1:1,127.0.0.1:")
+    for _ in range(2):  # whichever is the first
+        async with server.kind.visit(server.endpoint(url)) as trouble:
+            await works(trouble)
 
 
 @pytest.mark.restarts
