@@ -176,7 +176,7 @@ def _lacks(members: Sequence[dict[str, Any]]) -> str:
 
 
 class Redis:
-    leads = "the primary"
+    leads = "the store"
 
     def __init__(self, nodes: Sequence[Member]) -> None:
         self._nodes = nodes
