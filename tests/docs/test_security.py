@@ -83,5 +83,5 @@ def certificate_error(code: int) -> ssl.SSLCertVerificationError:
 
 def test_every_setting_of_access_is_named() -> None:
     for name in ApiSettings.model_fields:
-        if name.startswith(("broker_", "store_")) and not name.endswith("_url"):
+        if name.startswith(("broker_", "store_")) and not name.endswith(("_url", "_replicas")):
             assert f"`{name.upper()}`" in PAGE
