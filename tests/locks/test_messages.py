@@ -15,7 +15,6 @@ from brokers.conformance.messages import (  # noqa: F401  # the cases
     test_close_ends_all_that_is_under_way,
     test_members_of_a_group_share,
     test_round_trip,
-    test_ten_thousand_messages_at_once,
     test_the_largest_message_and_one_byte_more,
 )
 from core.endpoints import Endpoint

@@ -40,7 +40,7 @@ class Servers:
 
     async def services(self, env: dict[str, str], urls: dict[str, str], name: str = "") -> list[Member]:
         """A replica and a process, not waited for."""
-        common = {"env": {"LOG_LEVEL": "debug", **env}, **urls}
+        common = {"env": {"LOG_LEVEL": "debug", "CONFIRM_TIMEOUT_S": "1", **env}, **urls}
         made = [
             parts.api(self.stack.directory, name=f"api{name}", **common),  # type: ignore[arg-type]
             parts.process(self.stack.directory, name=f"process{name}", **common),  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ async def servers(directory: Path, *, password: str = "") -> AsyncIterator[Serve
 async def ask(member: Member, path: str, method: str = "GET") -> tuple[int, str]:
     """Status and body."""
     address = Address.of(member.url)
-    connection = Connection(address, timeout_s=5.0)
+    connection = Connection(address, timeout_s=10.0)
     try:
         answer = await connection.exchange(request_bytes(address, method, path))
     finally:
@@ -173,12 +173,10 @@ async def test_no_secret_is_in_what_services_say(tmp_path: Path, way: str) -> No
         (["api", "--help"], 0),
         (["process", "dead"], 1),
         (["api", "HOST=192.0.2.1"], 1),
-        (["process", "PORT=0", "HEALTH_PORT=none"], 2),
+        (["process", "HEALTH_PORT=none", "STORE_URL=canary"], 2),
         (["api", "BROKER_CA_FILE=/nowhere"], 2),
-        (["api", f"BROKER_URL=nats://u:{CANARY}@h:1"], 2),
         (["api", f"BROKER_URL=kafka://u:{quote(CANARY, safe='')}@h:1", "HORIZON_S=9999999"], 2),
         (["process", f"BROKER_URL={CANARY}"], 2),
-        (["api", "STORE_PASSWORD_FILE=/nowhere"], 2),
     ],
 )
 def test_no_secret_is_in_what_programs_end_with(command: list[str], code: int) -> None:
