@@ -15,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check wheel trouble compose-check bench-spine bench-brokers lock clean
+.PHONY: help run replay up services test check wheel trouble compose-check bench-spine bench-brokers cluster-check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ wheel: .venv/dev.stamp ## the wheel and the source archive, into dist/
 	@rm -rf dist && $(BIN)/python -m build --no-isolation
 
 trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
-	@$(BIN)/python -m pytest tests/trouble --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
+	@$(BIN)/python -m pytest tests/trouble tests/locks --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
 
 compose-check: .venv/dev.stamp ## bring the compose files up for real, where a container engine answers: [BROKER=nats|kafka|rabbit]
 	@$(BIN)/python -m tests.deploy.check $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
@@ -53,6 +53,9 @@ bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: 
 
 bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the bars, in one table: [ARGS=...]
 	@$(BIN)/python -m bench brokers $(ARGS)
+
+cluster-check: .venv/bench.stamp ## kill nodes of three-node clusters under load, on all or one: [BROKER=nats|kafka|rabbit|redis (the store's)|all]
+	@$(BIN)/python -m bench clusters $(if $(filter command,$(origin BROKER)),--kinds $(BROKER))
 
 lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.txt

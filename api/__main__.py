@@ -14,7 +14,8 @@ from brokers.base import Broker
 from core import program
 from core.lifecycle import serve
 from core.logs import configure
-from core.settings import ApiSettings, load
+from core.sections import load
+from core.settings import ApiSettings
 from core.store import Store
 from core.work import Work
 from store import open_store
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m api") ->
 async def _serve() -> None:
     settings = load(ApiSettings)
     configure(settings, service="api")
-    store = open_store(settings.store_url, settings, settings.durability)
+    store = open_store(settings.store, settings, settings.durability, settings.store_replicas)
     broker = _broker(settings, store)
     try:
         service = ApiService(broker, store, settings, topic=settings.topic, groups=settings.group_names)
@@ -44,7 +45,7 @@ async def _serve() -> None:
 def _broker(settings: ApiSettings, store: Store) -> Broker:
     if settings.dispatch == "inline":
         return InlineBroker(store, Work(settings.work_s, settings.work_concurrency))
-    return open_broker(settings.broker_url, name="fanrate-api", durability=settings.durability)
+    return open_broker(settings.broker, name="fanrate-api", durability=settings.durability)
 
 
 def _log_start(service: ApiService) -> None:

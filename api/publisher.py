@@ -63,6 +63,7 @@ class Publisher:
         self._answers_at_once = answers_at_once
         self._refused = 0
         self._not_ensured = dict.fromkeys(topics, "not connected yet")
+        self._away = "no connection to the broker"
         self._leases_fail = False
         self._stopping = False
 
@@ -147,7 +148,7 @@ class Publisher:
         if self._stopping:
             return Check(False, "stopping")
         if not self._broker.connected:
-            return Check(False, "no connection to the broker")
+            return Check(False, self._away)
         wrong = [(lane.topic, said) for lane in self._lanes if (said := self._wrong_with(lane))]
         named = len(self._lanes) > 1
         return Check(not wrong, "; ".join(f"{topic}: {said}" if named else said for topic, said in wrong))
@@ -207,9 +208,7 @@ class Publisher:
                 if lane.ready.is_set() and isinstance(exc, BrokerUnavailable):
                     continue  # publishes tell by themselves, and sooner
                 lane.ready.clear()
-                if str(exc) != self._not_ensured[lane.topic]:
-                    log.warning("topic_not_ensured", topic=lane.topic, error=str(exc))
-                self._not_ensured[lane.topic] = str(exc)
+                self._note(lane.topic, str(exc))
                 await pauses.pause()
             else:
                 if lane.ready.is_set():
@@ -218,6 +217,14 @@ class Publisher:
                 if lane.max_bytes < self._max_batch_bytes:
                     log.warning("broker_takes_less", bytes=lane.max_bytes, max_batch_bytes=self._max_batch_bytes)
                 lane.ready.set()
+
+    def _note(self, topic: str, error: str) -> None:
+        """Why a topic is not ensured; of its connection the adapter has told already."""
+        if not self._broker.connected:
+            self._away = error
+        elif error != self._not_ensured[topic]:
+            log.warning("topic_not_ensured", topic=topic, error=error)
+        self._not_ensured[topic] = error
 
     async def _keep_answering(self) -> None:
         while True:

@@ -1,4 +1,5 @@
-"""`python -m bench`: replay real ratings against a running service, measure the spine, or compare the brokers."""
+"""`python -m bench`: replay real ratings against a running service, measure the spine, compare the brokers, or kill
+nodes of clusters."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from bench.bars import Options
 from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
+from bench.clusters import run as clusters_run
 from bench.spine import run as spine_run
 from core.commands import add_version
 from core.errors import FanrateError
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog,
-        description="Replay real ratings against a running service, measure the way of a rate, or compare the brokers.",
+        description="Replay real ratings against a running service, measure the way of a rate, compare the brokers, "
+        "or kill nodes of clusters.",
         epilog="Exit codes: 0 fine, 1 the run found something, 2 wrong usage, 3 a needed program is not installed.",
     )
     add_version(parser)
@@ -56,6 +59,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_replay(commands)
     _add_spine(commands)
     _add_brokers(commands)
+    _add_clusters(commands)
     return parser
 
 
@@ -108,7 +112,7 @@ def _add_brokers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser(
         "brokers",
         help="measure every broker side by side",
-        description="Measure POST /rate, its tail, group commit, folding, nginx and memory on each broker, against "
+        description="Measure POST /rate, its tail, group commit, folding, nginx, TLS and memory on each broker against "
         "bars, in rounds, one topology up at a time: about 40 minutes. Prints one table with durability, versions and "
         "CPU by role, and writes a JSON file to bench/out/. A broker whose server is missing is skipped. A missed bar "
         "names a profile, and exits with 1. Needs redis-server, wrk, nginx and the brokers' servers.",
@@ -147,10 +151,41 @@ def _brokers_run(options: argparse.Namespace) -> int:
     return FINE if uvloop.run(brokers_run.run(names, options.brokers, settings)) else FOUND
 
 
+def _add_clusters(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "clusters",
+        help="kill nodes of clusters under load",
+        description="Bring up three nodes of each broker in turn, and the store's Redis with two replicas; kill -9 the "
+        "leading node under load, start it again, and kill the next. The longest times without a confirm and without "
+        "counting are held to bars, and every rate is accounted for: about two minutes each. Prints LOSS 0 DUP 0; "
+        "exits with 1 when a bar is missed. Logs stay in bench/out/.",
+    )
+    command.add_argument(
+        "--kinds",
+        type=_kinds,
+        default=list(clusters_run.KINDS),
+        metavar="NAME[,NAME]",
+        help=f"just these of {', '.join(clusters_run.KINDS)}, the last of which is the store's; or all",
+    )
+    command.set_defaults(run=_clusters_run)
+
+
+def _clusters_run(options: argparse.Namespace) -> int:
+    return FINE if uvloop.run(clusters_run.run(options.kinds)) else FOUND
+
+
+def _kinds(text: str) -> list[str]:
+    return list(clusters_run.KINDS) if text == "all" else _listed(text, clusters_run.KINDS)
+
+
 def _brokers(text: str) -> list[str]:
+    return _listed(text, BROKERS)
+
+
+def _listed(text: str, known: Sequence[str]) -> list[str]:
     names = text.split(",")
-    if unknown := [name for name in names if name not in BROKERS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(BROKERS)}")
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
     return names
 
 

@@ -19,6 +19,7 @@ from brokers import open_broker
 from brokers.base import Broker
 from core.batches import VERSION, Batch, encode
 from core.counting import GROUP
+from core.endpoints import Endpoint
 from core.errors import BrokerUnavailable, FanrateError
 from core.lifecycle import until
 from core.rates import Rate
@@ -81,7 +82,7 @@ async def publish(stage: Scene, rates: Iterator[Rate], amount: int, *, per_batch
     """Publish `amount` of `rates` past the API, many batches at a time. Raises BrokerUnavailable, and what `publish` of
     the broker raises."""
     ledger = Ledger()
-    broker = open_broker(stage.broker.url, name="fanrate-bench", durability=stage.topology.durability)
+    broker = open_broker(Endpoint.of(stage.broker.url), name="fanrate-bench", durability=stage.topology.durability)
     await broker.start()
     try:
         if not await until(lambda: broker.connected, _PUBLISH_S):

@@ -102,9 +102,10 @@ async def open_loop(
     seconds: float,
     connections: int,
     timeout_s: float = 10.0,
+    stop: asyncio.Event | None = None,
 ) -> Report:
-    """Send request number i at i / `per_s` for `seconds`; a request whose time has come waits for a free one of the
-    `connections`, and that wait is part of its latency."""
+    """Send request number i at i / `per_s` for `seconds`, or until `stop` is set; a request whose time has come waits
+    for a free one of the `connections`, and that wait is part of its latency."""
     report = Report()
     start = time.monotonic() + 0.05
     slots = iter(range(int(per_s * seconds)))
@@ -120,6 +121,8 @@ async def open_loop(
             elif now > last_leave:
                 report.unsent += 1
                 continue
+            if stop is not None and stop.is_set():
+                return
             if await courier.deliver(next(requests)):
                 report.latencies_s.append(time.monotonic() - due)
 

@@ -6,11 +6,11 @@ Further ones come with packages of their own, by the entry point group `fanrate.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, cast
-from urllib.parse import urlsplit
 
 from brokers.base import Broker
 from core.commands import remedy
 from core.durability import Durability
+from core.endpoints import Endpoint
 from core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ _ADAPTERS: Final = {
 
 
 class Adapter(Protocol):
-    """Makes a broker, not started. Raises SettingsError for a URL it cannot read or a durability it never gives."""
+    """Makes a broker, not started. Raises SettingsError for an endpoint it cannot use or a durability it never
+    gives."""
 
-    def __call__(self, url: str, *, name: str, durability: Durability) -> Broker: ...
+    def __call__(self, endpoint: Endpoint, *, name: str, durability: Durability) -> Broker: ...
 
 
 def schemes() -> list[str]:
@@ -39,20 +40,21 @@ def schemes() -> list[str]:
     return sorted(_adapters())
 
 
-def open_broker(url: str, *, name: str, durability: Durability = "confirmed") -> Broker:
-    """The adapter for `url`, not started; `name` is how the connection introduces itself. Raises SettingsError."""
-    scheme = urlsplit(url).scheme
+def open_broker(endpoint: Endpoint, *, name: str, durability: Durability = "confirmed") -> Broker:
+    """The adapter for `endpoint`, not started; `name` is how the connection introduces itself. Raises SettingsError."""
+    scheme = endpoint.scheme
     if scheme == "memory":
         run = remedy("make run", "fanrate run")
         raise SettingsError(f"BROKER_URL memory:// lives within one process: use the embedded service ({run})")
     adapters = _adapters()
     if scheme not in adapters:
-        raise SettingsError(f"BROKER_URL: no broker for {scheme + '://' if scheme else repr(url)}; known: {schemes()}")
+        raise SettingsError(f"BROKER_URL: no broker for {scheme}://; known: {schemes()}")
     try:
         adapter = cast(Adapter, adapters[scheme].load())
     except (ImportError, AttributeError) as exc:
         raise SettingsError(f"BROKER_URL: the broker for {scheme}:// cannot be loaded: {exc}") from exc
-    return adapter(url, name=name, durability=durability)
+    endpoint.warn_if_overheard()
+    return adapter(endpoint, name=name, durability=durability)
 
 
 def _adapters() -> dict[str, EntryPoint]:

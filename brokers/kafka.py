@@ -16,15 +16,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
-from urllib.parse import urlsplit
 
 from brokers.base import Features
 from brokers.kafka_cluster import Cluster, Topic
-from brokers.kafka_link import Address, Link
+from brokers.kafka_link import Link
 from brokers.kafka_pull import KafkaSubscription
 from brokers.kafka_topics import MAX_MESSAGE_BYTES, ensure_group, ensure_topic, group_id
 from brokers.kafka_wire import Code, code_name
-from core.errors import BrokerUnavailable, MessageTooLarge, PublishTimeout, SettingsError
+from core.doors import Door
+from core.endpoints import Endpoint
+from core.errors import BrokerUnavailable, MessageTooLarge, PublishTimeout
 from core.settings import Durability
 
 DEFAULT_PORT: Final = 9092
@@ -42,18 +43,18 @@ class KafkaBroker:
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         name: str,
         durability: Durability = "confirmed",
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int | None = None,
     ) -> None:
-        self._addresses = _addresses(url)
+        door = Door(endpoint.with_port(DEFAULT_PORT).plain(user=False))
         self._durability = durability
         self._redeliver_after_s = redeliver_after_s
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES, refuses_when_full=False, replays=True)
-        self._cluster = Cluster(self._addresses, name)
+        self._cluster = Cluster(door, name)
         self._keeper: asyncio.Task[None] | None = None
         self._turns: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(random.randrange(2**16)))  # noqa: S311
         self._subscriptions: set[KafkaSubscription] = set()
@@ -71,7 +72,7 @@ class KafkaBroker:
     async def start(self) -> None:
         self._check_open()
         if self._keeper is None:
-            self._keeper = asyncio.create_task(self._cluster.run(), name=f"kafka {self._addresses[0][0]}")
+            self._keeper = asyncio.create_task(self._cluster.run(), name=f"kafka {self._cluster}")
 
     async def ensure(self, topic: str, groups: Sequence[str]) -> None:
         self._check_open()
@@ -148,18 +149,3 @@ class KafkaBroker:
     def _check_open(self) -> None:
         if self._closed:
             raise BrokerUnavailable("closed")
-
-
-def _addresses(url: str) -> list[Address]:
-    """`kafka://HOST[:PORT][,HOST[:PORT]...]`."""
-    addresses: list[Address] = []
-    for part in urlsplit(url).netloc.split(","):
-        try:
-            split = urlsplit(f"//{part}")
-            host, port = split.hostname, split.port or DEFAULT_PORT
-        except ValueError as exc:
-            raise SettingsError(f"BROKER_URL: {exc}") from exc
-        if not host or split.username is not None:
-            raise SettingsError("BROKER_URL: takes kafka://HOST:PORT[,HOST:PORT...], without a user")
-        addresses.append((host, port))
-    return addresses

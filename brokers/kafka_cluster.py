@@ -13,9 +13,11 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from brokers.kafka_link import ANSWER_S, Address, Link, connect
+from brokers.kafka_link import ANSWER_S, Link, connect
 from brokers.kafka_wire import Code, FindCoordinatorRequest, MetadataRequest, OffsetRequest, code_name
-from core.errors import BrokerUnavailable
+from core.doors import Door
+from core.endpoints import Address, address_text
+from core.errors import BrokerUnavailable, EntryRefused
 
 log = structlog.get_logger()
 
@@ -53,10 +55,10 @@ class Topic:
 class Cluster:
     """`run` keeps it connected; all else may be called at any time, and raises BrokerUnavailable when it is not."""
 
-    def __init__(self, addresses: Sequence[Address], client: str) -> None:
+    def __init__(self, door: Door, client: str) -> None:
         self.watching: set[Callable[[], None]] = set()
         """Called when a connection is lost or the cluster was looked at."""
-        self._bootstrap = list(addresses)
+        self._door = door
         self._client = client
         self._nodes: dict[int, Address] = {}
         self._links: dict[int, Link] = {}
@@ -64,7 +66,12 @@ class Cluster:
         self._doubt = asyncio.Event()
         self._closed = False
         self._was_connected = False
-        self._erred = False
+        self._complaint = ""
+        """What connecting fails of now."""
+        self._told: set[str] = set()
+
+    def __str__(self) -> str:
+        return str(self._door)
 
     @property
     def connected(self) -> bool:
@@ -78,7 +85,8 @@ class Cluster:
     def any_link(self) -> Link:
         links = [link for link in self._links.values() if link.up]
         if self._closed or not links:
-            raise BrokerUnavailable("closed" if self._closed else f"no connection to {address_text(self._bootstrap)}")
+            reason = f": {self._complaint}" if self._complaint else f" to {self._door}"
+            raise BrokerUnavailable("closed" if self._closed else f"no connection{reason}")
         return random.choice(links)  # noqa: S311
 
     def link_to(self, node: int) -> Link:
@@ -93,14 +101,14 @@ class Cluster:
         if present is None or not present.up:
             if node not in self._nodes:
                 raise BrokerUnavailable(f"node {node} is not known")
-            self._keep(node, await connect(self._nodes[node], self._client))
+            self._keep(node, await connect(self._door, self._nodes[node], self._client))
 
     async def own_link(self, node: int) -> Link:
         """A connection for one user alone, who closes it: what waits at the node on it holds up nobody else."""
         self.any_link()
         if node not in self._nodes:
             raise BrokerUnavailable(f"node {node} is not known")
-        return await connect(self._nodes[node], self._client)
+        return await connect(self._door, self._nodes[node], self._client)
 
     def known(self, name: str) -> Topic | None:
         """The topic as it was last seen."""
@@ -165,7 +173,7 @@ class Cluster:
             self._notify()
             if self._was_connected and not self.connected:
                 self._was_connected = False
-                log.warning("broker_lost", broker=address_text(self._bootstrap))
+                log.warning("broker_lost", broker=str(self._door))
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._doubt.wait()
@@ -190,19 +198,22 @@ class Cluster:
             raise
         await self._connect_leaders()
         if self.connected and not self._was_connected:
-            self._was_connected, self._erred = True, False
-            log.info("broker_connected", broker=address_text(self._bootstrap))
+            self._was_connected, self._complaint = True, ""
+            self._told.clear()
+            log.info("broker_connected", broker=str(self._door))
 
     async def _connect_any(self) -> None:
-        """Connect to some node, under its number."""
-        tried = [*self._nodes.values(), *self._bootstrap]
+        """Connect to some node, under its number. Raises BrokerUnavailable: of the nodes' reasons, one that can be put
+        right rather than one that cannot."""
+        tried = [*self._nodes.values(), *self._door.endpoint.hosts]
         random.shuffle(tried)
         error = BrokerUnavailable("no address")
         for address in dict.fromkeys(tried):
             try:
-                link = await connect(address, self._client)
+                link = await connect(self._door, address, self._client)
             except BrokerUnavailable as exc:
-                error = exc
+                if not isinstance(error.__cause__, EntryRefused):
+                    error = exc
                 continue
             try:
                 await self._read_metadata(link, [])
@@ -220,7 +231,7 @@ class Cluster:
                 self._keep(node, link)
                 return
         if not self._nodes:
-            raise BrokerUnavailable(f"{address_text([link.address])} knows of no node that serves")
+            raise BrokerUnavailable(f"{address_text(link.address)} knows of no node that serves")
         await self.connect_to(random.choice(list(self._nodes)))  # noqa: S311
         link.abort()
 
@@ -259,13 +270,12 @@ class Cluster:
 
     def _tell(self, error: Exception) -> None:
         """Of the many tries that may follow, each with an error, one is enough."""
-        if not self._erred:
-            self._erred = True
-            log.warning("broker_connect_failed", broker=address_text(self._bootstrap), error=repr(error))
-
-
-def address_text(addresses: Sequence[Address]) -> str:
-    return ",".join(f"{host}:{port}" for host, port in addresses)
+        complaint = str(error) or repr(error)
+        if not self.connected:
+            self._complaint = complaint
+        if complaint not in self._told:
+            self._told.add(complaint)
+            log.warning("broker_connect_failed", broker=str(self._door), error=complaint)
 
 
 def _topic(name: str, id_high: int, id_low: int, partitions: Sequence[Any]) -> Topic:

@@ -7,18 +7,25 @@ import asyncio
 import itertools
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
+from brokers.kafka_sasl import exchange
 from brokers.kafka_wire import (
     ApiVersionRequest,
+    Code,
     KafkaError,
+    MetadataRequest,
+    SaslAuthenticateRequest,
+    SaslHandShakeRequest,
+    code_name,
     decode,
     decode_produced,
     encode_produce,
 )
-from core.errors import BrokerUnavailable
+from core.doors import Door, is_tls
+from core.endpoints import Address, address_text
+from core.errors import BrokerUnavailable, EntryRefused
 
 ANSWER_S: Final = 5.0
 """A node that sends nothing for so long, although asked, counts as lost."""
@@ -28,8 +35,6 @@ _MAX_UNSENT_BYTES = 8 * 2**20
 """A node that stops reading must not fill this process: further publishes wait for room."""
 _ROOM_CHECK_S = 0.01
 _MAX_ANSWER_BYTES = 256 * 2**20
-
-Address = tuple[str, int]
 
 
 class Link(asyncio.Protocol):
@@ -46,6 +51,8 @@ class Link(asyncio.Protocol):
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._received = bytearray()
         self._heard_at = 0.0
+        self.spoke_tls = False
+        """Whether it was answered so instead of in Kafka's protocol."""
 
     @property
     def up(self) -> bool:
@@ -100,6 +107,10 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = asyncio.get_running_loop().time()
+        if not self.versions and is_tls(data):
+            self.spoke_tls = True
+            self.abort()
+            return
         self._received += data
         start = 0
         while len(self._received) - start >= 8:
@@ -142,19 +153,67 @@ class Link(asyncio.Protocol):
         self.lost()
 
 
-async def connect(address: Address, client: str) -> Link:
-    """Connect and introduce ourselves as `client`; raises BrokerUnavailable."""
-    host, port = address
+async def connect(door: Door, address: Address, client: str) -> Link:
+    """Connect, log in and introduce ourselves as `client`; raises BrokerUnavailable."""
     try:
-        async with asyncio.timeout(_CONNECT_S):
-            _, link = await asyncio.get_running_loop().create_connection(partial(Link, address, client), host, port)
-    except (OSError, TimeoutError) as exc:
-        raise BrokerUnavailable(f"{host}:{port}: {str(exc) or 'no answer'}") from exc
+        with door.knocking(address):
+            async with asyncio.timeout(_CONNECT_S):
+                _, link = await door.connect(partial(Link, address, client), address)
+            try:
+                await _introduce(link, door)
+            except BaseException:
+                link.abort()
+                raise
+    except TimeoutError as exc:
+        raise BrokerUnavailable(str(exc) or f"{address_text(address)} does not answer") from exc
+    except OSError as exc:
+        raise BrokerUnavailable(str(exc)) from exc
+    return link
+
+
+async def _introduce(link: Link, door: Door) -> None:
+    """Learn what the node understands, and log in. One that wants a log-in answers this much without, and ends the
+    connection at the first question."""
     try:
         known = await link.ask(ApiVersionRequest(), _CONNECT_S)
-        link.versions = {key: (least, most) for key, least, most in known.api_versions}
-    except BaseException:
-        with suppress(BrokerUnavailable):
-            link.abort()
-        raise
-    return link
+    except BrokerUnavailable as exc:
+        if link.spoke_tls:
+            raise door.tls_wanted(link.address) from exc
+        if link.up:
+            raise
+        raise door.cut_off(link.address) from exc
+    link.versions = {key: (least, most) for key, least, most in known.api_versions}
+    if door.endpoint.has_password:
+        await _log_in(link, door)
+        return
+    try:
+        await link.ask(MetadataRequest([]))
+    except BrokerUnavailable as exc:
+        if link.up:
+            raise
+        raise door.login_refused(link.address, "it ended the connection at the first question") from exc
+
+
+async def _log_in(link: Link, door: Door) -> None:
+    endpoint = door.endpoint
+    mechanism = endpoint.access.sasl
+    shaken = await link.ask(SaslHandShakeRequest(mechanism.upper()), _CONNECT_S)
+    if shaken.error_code == Code.UNSUPPORTED_SASL_MECHANISM:
+        offered = ", ".join(sorted(shaken.enabled_mechanisms)).lower()
+        raise EntryRefused(f"BROKER_SASL {mechanism}: {address_text(link.address)} offers {offered or 'none'}")
+    if shaken.error_code == Code.ILLEGAL_SASL_STATE:
+        raise EntryRefused(f"{' and '.join(endpoint.credentials)}: {address_text(link.address)} takes no log-in there")
+    if shaken.error_code != Code.NONE:
+        raise BrokerUnavailable(code_name(shaken.error_code))
+    steps = exchange(mechanism, endpoint.user, endpoint.password())
+    to_send = next(steps, None)
+    while to_send is not None:
+        answer = await link.ask(SaslAuthenticateRequest(to_send), _CONNECT_S)
+        if answer.error_code != Code.NONE:
+            raise door.login_refused(link.address, answer.error_message or code_name(answer.error_code))
+        try:
+            to_send = steps.send(answer.sasl_auth_bytes or b"")
+        except StopIteration:
+            to_send = None
+        except EntryRefused as exc:
+            raise door.login_refused(link.address, str(exc)) from exc

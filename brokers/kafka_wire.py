@@ -17,6 +17,8 @@ from aiokafka.protocol.admin import (  # type: ignore[import-untyped]
     ApiVersionRequest,
     CreateTopicsRequest,
     DescribeConfigsRequest,
+    SaslAuthenticateRequest,
+    SaslHandShakeRequest,
 )
 from aiokafka.protocol.api import Request, RequestStruct, Response  # type: ignore[import-untyped]
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest  # type: ignore[import-untyped]
@@ -61,6 +63,8 @@ __all__ = [
     "OffsetCommitRequest",
     "OffsetFetchRequest",
     "OffsetRequest",
+    "SaslAuthenticateRequest",
+    "SaslHandShakeRequest",
     "SyncGroupRequest",
     "code_name",
     "decode_produced",
@@ -91,8 +95,11 @@ class Code(enum.IntEnum):
     ILLEGAL_GENERATION = 22
     UNKNOWN_MEMBER = 25
     REBALANCE = 27
+    UNSUPPORTED_SASL_MECHANISM = 33
+    ILLEGAL_SASL_STATE = 34
     TOPIC_EXISTS = 36
     NOT_CONTROLLER = 41
+    SASL_AUTHENTICATION_FAILED = 58
     MEMBER_ID_REQUIRED = 79
 
 

@@ -47,6 +47,8 @@ class Keeper(Generic[_L]):
         self._use = use
         self._link: _L | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._complaint = ""
+        """What connecting fails of now."""
         self._closed = False
 
     @property
@@ -62,7 +64,8 @@ class Keeper(Generic[_L]):
         """The present one; raises BrokerUnavailable while there is none."""
         self._check_open()
         if self._link is None or not self._link.up:
-            raise BrokerUnavailable(f"no connection to {self._address}")
+            reason = f": {self._complaint}" if self._complaint else f" to {self._address}"
+            raise BrokerUnavailable(f"no connection{reason}")
         return self._link
 
     def end(self) -> None:
@@ -82,7 +85,7 @@ class Keeper(Generic[_L]):
             raise BrokerUnavailable("closed")
 
     async def _keep(self) -> None:
-        complaint = ""
+        told: set[str] = set()
         while not self._closed:
             link: _L | None = None
             try:
@@ -91,15 +94,16 @@ class Keeper(Generic[_L]):
                 if self._use is not None:
                     self._use(link)
                 self._link = link
-                complaint = ""
+                self._complaint = ""
+                told.clear()
                 log.info("broker_connected", broker=self._address)
                 reason = await link.until_lost()
                 log.warning("broker_lost", broker=self._address, **({"reason": reason} if reason else {}))
             except Exception as exc:  # whatever it is, the next try may succeed
-                found = str(exc) or repr(exc)
-                if found != complaint:  # of the many tries that may follow, each with an error, one is enough
-                    complaint = found
-                    log.warning("broker_connect_failed", broker=self._address, error=complaint)
+                self._complaint = str(exc) or repr(exc)
+                if self._complaint not in told:  # of the many tries that may follow, each with an error, one is enough
+                    told.add(self._complaint)
+                    log.warning("broker_connect_failed", broker=self._address, error=self._complaint)
             finally:
                 self._link = None
                 if link is not None:

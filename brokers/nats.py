@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -23,8 +24,9 @@ from nats.aio.msg import Msg
 
 from brokers.base import Features
 from brokers.keeper import Keeper
-from brokers.nats_link import NO_RESPONDERS, Link, address, connect, status
+from brokers.nats_link import NO_RESPONDERS, Link, connect, door_of, status
 from brokers.nats_pull import NatsSubscription
+from core.endpoints import Endpoint
 from core.errors import (
     BrokerError,
     BrokerFull,
@@ -38,13 +40,21 @@ MAX_MESSAGE_BYTES: Final = 2**20
 MAX_UNACKNOWLEDGED: Final = 8192
 """Messages of one group that may be with its members at a time; beyond, the server delivers none."""
 
+COPIES: Final = 3
+"""Of a stream that `ensure` makes in a cluster; with one, a node that is lost takes it along."""
+
 _REQUEST_TIMEOUT_S = 5.0
+_REQUEST_TIMEOUTS_S = (1.0,) * 5
+"""In a cluster, where what was asked while nobody led is never answered: asked again, a new leader answers at once."""
 
 _STREAM_EXISTS = 10058
 _FULL = {10023, 10028, 10047}
 """Out of the server's or the account's resources; the limits of one stream come as 10077."""
 _STORE_FAILED = 10077
 _TOO_LARGE = 10054
+_NOT_YET = {10005, 10007, 10009, 10047, 10118, 10119}
+"""While a cluster forms or has lost nodes: no peers or room for all copies yet, or nobody who leads. Most such answers
+have the code 503."""
 
 _WITHOUT_LOSS: Final[dict[str, object]] = {
     "retention": "interest",
@@ -91,14 +101,15 @@ class NatsBroker:
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         name: str,
         durability: Durability = "confirmed",
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._keeper = Keeper("nats", address(url), partial(connect, url, name), self._use)
+        door = door_of(endpoint)
+        self._keeper = Keeper("nats", str(door), partial(connect, door, name), self._use)
         self._durability = durability
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes
@@ -128,13 +139,15 @@ class NatsBroker:
             "subjects": [_unfinished(topic)],
             "max_bytes": self._max_topic_bytes,
             "max_msgs": -1,
-            "num_replicas": 1,
+            "num_replicas": self._copies(),
         }
         answer = await self._request(f"STREAM.CREATE.{topic}", stream)
         if answer.error is not None and answer.error.err_code == _STREAM_EXISTS:
             answer = await self._request(f"STREAM.INFO.{topic}")
         _raise_error(answer, f"topic {topic!r}")
         _check_stream(topic, answer.config, self._durability)
+        if self._durability != "relaxed":
+            _check_copies(topic, answer.config, self._copies())
         for group in groups:
             await self._ensure_group(topic, group)
         if topic not in answer.config["subjects"]:
@@ -180,6 +193,10 @@ class NatsBroker:
         """The connection; raises BrokerUnavailable while there is none."""
         return self._keeper.link()
 
+    def _copies(self) -> int:
+        """Groups have as many as their stream."""
+        return COPIES if self.link().clustered else 1
+
     async def _ensure_group(self, topic: str, group: str) -> None:
         durable = {
             "durable_name": group,
@@ -204,10 +221,11 @@ class NatsBroker:
     async def _request(self, name: str, body: object = None) -> _Answer:
         """One call of the JetStream API."""
         encoded = b"" if body is None else msgspec.json.encode(body)
-        try:
-            return _decode(await self.link().ask(f"$JS.API.{name}", encoded, _REQUEST_TIMEOUT_S))
-        except TimeoutError as exc:
-            raise BrokerUnavailable(f"no answer within {_REQUEST_TIMEOUT_S} s") from exc
+        link = self.link()
+        for timeout_s in _REQUEST_TIMEOUTS_S if link.clustered else (_REQUEST_TIMEOUT_S,):
+            with suppress(TimeoutError):
+                return _decode(await link.ask(f"$JS.API.{name}", encoded, timeout_s))
+        raise BrokerUnavailable(f"no answer within {_REQUEST_TIMEOUT_S:g} s")
 
     def _limit_message_bytes(self, limit: int) -> None:
         if limit >= 0:
@@ -236,7 +254,7 @@ def _raise_error(answer: _Answer, what: str) -> None:
     error = answer.error
     if error is None:
         return
-    if error.code == 503:
+    if error.code == 503 or error.err_code in _NOT_YET:
         raise BrokerUnavailable(f"{what}: {error.description}")
     raise BrokerError(f"{what}: {error.description} ({error.err_code})")
 
@@ -246,6 +264,16 @@ def _check_syncs(version: tuple[int, int]) -> None:
         found, wanted = (".".join(map(str, numbers)) for numbers in (version, _SYNCS_FROM))
         raise BrokerError(
             f"nats-server {found} has no sync_interval=always, which durability fsync needs: {wanted} has"
+        )
+
+
+def _check_copies(topic: str, config: dict[str, Any], wanted: int) -> None:
+    """Whatever a cluster could keep and does not is gone with one node."""
+    found = config.get("num_replicas", 1)
+    if found < wanted:
+        raise BrokerError(
+            f"topic {topic!r}: num_replicas={found} could lose messages with a node of this cluster, must be {wanted}: "
+            f"nats stream edit {topic} --replicas {wanted}"
         )
 
 

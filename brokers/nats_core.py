@@ -21,7 +21,8 @@ from nats.aio.subscription import Subscription as Source
 
 from brokers.base import Features, Message
 from brokers.keeper import Keeper
-from brokers.nats_link import Link, address, connect
+from brokers.nats_link import Link, connect, door_of
+from core.endpoints import Endpoint
 from core.errors import BrokerUnavailable, MessageTooLarge, PublishTimeout, SettingsError
 from core.settings import Durability
 
@@ -39,14 +40,14 @@ _LOSS_LOGGED_S = 1.0
 class NatsCoreBroker:
     """The port, on plain NATS. There is no redelivery time, and no bound of a topic."""
 
-    def __init__(self, url: str, *, name: str, durability: Durability = "confirmed") -> None:
+    def __init__(self, endpoint: Endpoint, *, name: str, durability: Durability = "confirmed") -> None:
         if durability != "relaxed":
             raise SettingsError(
                 f"{_SCHEME} delivers at most once and cannot give DURABILITY={durability}; "
                 "ask for it with DURABILITY=relaxed"
             )
-        plain = url.replace(_SCHEME, "nats://", 1)
-        self._keeper = Keeper("nats", address(plain), partial(connect, plain, name), self._use)
+        door = door_of(endpoint)
+        self._keeper = Keeper("nats", str(door), partial(connect, door, name), self._use)
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES, refuses_when_full=False, at_most_once=True)
         self._subscriptions: set[NatsCoreSubscription] = set()
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import ParseResult
 from uuid import uuid4
 
 import structlog
@@ -19,16 +20,21 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Source
+from nats.aio.transport import TcpTransport
 
-from brokers.keeper import RETRY_S
-from core.errors import BrokerUnavailable, SettingsError
+from core.doors import Door
+from core.endpoints import Address, Endpoint, address_text
+from core.errors import BrokerUnavailable
 
 log = structlog.get_logger()
 
+DEFAULT_PORT: Final = 4222
 NO_RESPONDERS: Final = "503"
 """The status of an answer that the server gave for want of a receiver."""
 CLOSE_TIMEOUT_S = 1.0
 
+_REFUSED = ("authorization violation", "authentication")
+"""What is in the server's words to one whose user or password it does not take, or misses."""
 _CHECK_S = 0.25
 _CONNECT_TIMEOUT_S = 2
 _PING_S = 5
@@ -38,11 +44,65 @@ _MAX_UNSENT_BYTES = 8 * 2**20
 _ROOM_CHECK_S = 0.01
 
 
+class _Transport(TcpTransport):
+    """nats-py's, whose reader over TLS is told of its transport: without that it never holds the server back."""
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        assert self._io_writer is not None
+        loop, name = asyncio.get_running_loop(), uri if isinstance(uri, str) else uri.hostname
+        reader = asyncio.StreamReader(limit=buffer_size)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        async with asyncio.timeout(connect_timeout):
+            transport = await loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=name)
+        if transport is None:
+            raise ConnectionResetError("connection lost")
+        protocol.connection_made(transport)
+        self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def __bool__(self) -> bool:
+        """Or nats-py would put one of its own in place of it before it is connected."""
+        return True
+
+    def abort(self) -> None:
+        """Which nats-py cannot: a peer that reads nothing is waited for without end."""
+        if self._io_writer is not None:
+            self._io_writer.transport.abort()
+
+
+class _Client(Client):
+    """nats-py's, which speaks TLS where it was asked to. Left to itself it goes by what the server wants, and shows its
+    password to one that wants none."""
+
+    def __init__(self, door: Door, address: Address) -> None:
+        super().__init__()
+        self._transport: _Transport = _Transport()  # type: ignore[no-untyped-call]
+        self._door = door
+        self._address = address
+
+    def abort(self) -> None:
+        """Give the connection up at once."""
+        self._transport.abort()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """What the server tells of itself, before anything else is sent."""
+        if initial_connection:
+            if info.get("tls_required") and not self._door.endpoint.tls:
+                raise self._door.tls_wanted(self._address)
+            if self._door.endpoint.tls and not (info.get("tls_required") or info.get("tls_available")):
+                raise self._door.tls_missing(self._address)
+            info["tls_required"] = self._door.endpoint.tls
+        await super()._process_info(info, initial_connection=initial_connection)
+
+
 class Link:
     """One connection, from its making to its loss."""
 
-    def __init__(self) -> None:
-        self.client = Client()
+    def __init__(self, door: Door, address: Address) -> None:
+        self.client = _Client(door, address)
+        self._door = door
+        self._address = address
         self.waiting: set[asyncio.Event] = set()
         """Set when the connection is lost."""
         self._inbox = new_inbox()
@@ -51,6 +111,7 @@ class Link:
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._doubt = asyncio.Event()
         self._broken = False
+        self._opened = False
         self._erred = False
 
     @property
@@ -62,21 +123,29 @@ class Link:
         version = self.client.connected_server_version
         return version.major, version.minor
 
-    async def open(self, url: str, name: str) -> None:
-        """Connect, trying for ever while the server refuses."""
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several."""
+        return bool(self.client._server_info.get("cluster"))  # noqa: SLF001  # nats-py does not show it
+
+    async def open(self, name: str) -> None:
+        """Connect, once."""
+        endpoint = self._door.endpoint
         await self.client.connect(
-            url,
+            f"nats://{address_text(self._address)}",
             name=name,
+            user=endpoint.user or None,
+            password=endpoint.password() or None,
+            tls=endpoint.ssl_context(),
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnect,
             allow_reconnect=False,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # annotated int, used as seconds
             connect_timeout=_CONNECT_TIMEOUT_S,
             ping_interval=_PING_S,
             max_outstanding_pings=2,
             pending_size=0,  # keeps nothing while disconnected, and never makes publish() wait for the socket
         )
+        self._opened = True
         await self.listen(f"{self._inbox}.*", self._on_answer)
 
     async def until_lost(self) -> str:
@@ -138,8 +207,9 @@ class Link:
         """Send what is unsent and close; at once if the server takes nothing."""
         self.fail("connection lost")
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self.client.close()
+            if self._opened:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self.client.close()
         except Exception as exc:
             log.debug("broker_close_failed", error=repr(exc))
         finally:
@@ -150,9 +220,7 @@ class Link:
         subscriptions, and the transport, which else waits for ever for a peer that reads nothing."""
         for source in self._sources:
             source._stop_processing()  # noqa: SLF001
-        writer = getattr(getattr(self.client, "_transport", None), "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        self.client.abort()
 
     def _new_reply(self) -> str:
         return f"{self._inbox}.{next(self._numbers)}"
@@ -176,7 +244,11 @@ class Link:
             answer.set_result(message)
 
     async def _on_error(self, error: Exception) -> None:
-        if not self._erred:  # of the many tries that may follow, each with an error, one is enough
+        """While the connection is being made, nats-py would try again by itself for all that fails: the error goes to
+        whoever makes it instead."""
+        if not self._opened:
+            raise error
+        if not self._erred:  # of the several that may tell of one loss, one is enough
             self._erred = True
             log.warning("broker_connection_error", error=repr(error))
         self._doubt.set()
@@ -185,27 +257,37 @@ class Link:
         self._doubt.set()
 
 
-async def connect(url: str, name: str) -> Link:
-    """A link that is up; whatever the library raises, nothing is left of one that is not."""
-    link = Link()
+async def connect(door: Door, name: str) -> Link:
+    """A link that is up, to the next host; raises BrokerUnavailable. Whatever the library raises, nothing is left of
+    one that is not."""
+    address = door.next_host()
     try:
-        await link.open(url, name)
-    except BaseException:
-        await link.close()
-        raise
+        with door.knocking(address):
+            link = Link(door, address)
+            try:
+                await link.open(name)
+            except BaseException as exc:
+                await link.close()
+                if isinstance(exc, errors.Error) and any(words in str(exc).lower() for words in _REFUSED):
+                    raise door.login_refused(address, str(exc).removeprefix("nats: ").strip("'")) from exc
+                raise
+    except TimeoutError as exc:
+        raise BrokerUnavailable(str(exc) or f"{address_text(address)} does not answer") from exc
+    except (errors.Error, OSError) as exc:
+        raise BrokerUnavailable(_told(address, exc)) from exc
     return link
 
 
-def address(url: str) -> str:
-    """Host and port, for people: a URL may hold a password."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 4222
-    except ValueError as exc:
-        raise SettingsError(f"BROKER_URL: {exc}") from exc
-    if not host:
-        raise SettingsError("BROKER_URL: names no host")
-    return f"{host}:{port}"
+def door_of(endpoint: Endpoint) -> Door:
+    """Raises SettingsError."""
+    return Door(endpoint.with_port(DEFAULT_PORT).plain(user=False))
+
+
+def _told(address: Address, error: Exception) -> str:
+    """With the address, unless it says so itself."""
+    where = address_text(address)
+    said = getattr(error, "strerror", None) or str(error) or repr(error)
+    return said if where in said else f"{where}: {said}"
 
 
 def new_inbox() -> str:

@@ -21,9 +21,10 @@ from pamqp.base import Frame
 from brokers.base import Features
 from brokers.keeper import Keeper
 from brokers.rabbit_channel import Channel
-from brokers.rabbit_link import Address, Link
+from brokers.rabbit_link import Link, door_of
 from brokers.rabbit_publish import Publisher
 from brokers.rabbit_pull import RabbitSubscription
+from core.endpoints import Endpoint
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout
 from core.settings import Durability
 
@@ -50,20 +51,20 @@ class RabbitBroker:
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         name: str,
         durability: Durability = "confirmed",
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._address = Address.of(url)
+        self._door = door_of(endpoint)
         self._name = name
         self._delivery_mode = _TRANSIENT if durability == "relaxed" else _PERSISTENT
         self._queue_settings = _queue_settings(durability, max_topic_bytes)
         self._redeliver_after_s = redeliver_after_s
         self._features = Features(max_message_bytes=MAX_MESSAGE_BYTES)
-        self._keeper = Keeper("rabbit", str(self._address), self._connect, self._use)
+        self._keeper = Keeper("rabbit", str(self._door), self._connect, self._use)
         self._publishers: dict[str, Publisher] = {}
         self._subscriptions: set[RabbitSubscription] = set()
 
@@ -93,9 +94,7 @@ class RabbitBroker:
         link = self.link()
         if link.blocked is not None:
             raise BrokerFull(link.blocked)
-        publisher = self._publishers.get(topic)
-        if publisher is None or publisher.error is not None:
-            publisher = self._publishers[topic] = Publisher(link, topic, self._delivery_mode)
+        publisher = self._publisher(link, topic)
         try:
             async with asyncio.timeout(timeout_s):
                 await publisher.publish(body)
@@ -108,7 +107,7 @@ class RabbitBroker:
     async def subscribe(self, topic: str, group: str) -> RabbitSubscription:
         subscription = RabbitSubscription(
             _queue(topic, group),
-            connect=partial(Link.open, address=self._address, name=f"{self._name} {group}"),
+            connect=partial(Link.open, door=self._door, name=f"{self._name} {group}"),
             check_connected=self.link,
             on_close=self._subscriptions.discard,
             redeliver_after_s=self._redeliver_after_s,
@@ -129,6 +128,16 @@ class RabbitBroker:
     def link(self) -> Link:
         """The connection for publishing; raises BrokerUnavailable while there is none."""
         return self._keeper.link()
+
+    def _publisher(self, link: Link, topic: str) -> Publisher:
+        """The channel of `topic`, made anew after it was closed or a queue refused what came on it."""
+        present = self._publishers.get(topic)
+        if present is not None and present.error is None and not present.refused:
+            return present
+        if present is not None:
+            present.retire()
+        self._publishers[topic] = Publisher(link, topic, self._delivery_mode)
+        return self._publishers[topic]
 
     async def _stand(self, link: Link, queues: Sequence[str]) -> bool:
         """Whether all `queues` are there."""
@@ -163,7 +172,7 @@ class RabbitBroker:
     async def _connect(self) -> Link:
         link = Link()
         try:
-            await link.open(self._address, self._name)
+            await link.open(self._door, self._name)
         except BaseException:
             await link.close()
             raise

@@ -8,16 +8,23 @@ nothing is kept for the next one, and no task is behind it.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final, cast
 
 from pamqp import commands
 
 from brokers import rabbit_wire as wire
 from brokers.rabbit_channel import Channel
-from core.errors import BrokerUnavailable, SettingsError
+from core.doors import Door, is_tls
+from core.endpoints import Address, Endpoint, address_text
+from core.errors import BrokerUnavailable, EntryRefused
 
+DEFAULT_PORT: Final = 5672
+DEFAULT_TLS_PORT: Final = 5671
+DEFAULT_USER: Final = "guest"
+"""With this as password too, as RabbitMQ has it where nothing else was made."""
+
+_ACCESS_REFUSED: Final = 403
+_NOT_ALLOWED: Final = 530
 _CONNECT_TIMEOUT_S = 2.0
 _CLOSE_TIMEOUT_S = 1.0
 _HEARTBEAT_S = 5
@@ -38,34 +45,6 @@ _CAPABILITIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is, and as whom to come."""
-
-    host: str
-    port: int
-    user: str = field(repr=False)
-    password: str = field(repr=False)
-    virtual_host: str
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    @classmethod
-    def of(cls, url: str) -> Address:
-        """Of `amqp://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST`, all but the host optional; raises SettingsError."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port or 5672
-            (host or "").encode("idna")  # as a look-up of the name does
-        except ValueError as exc:
-            raise SettingsError(f"BROKER_URL: {exc}") from exc
-        if not host:
-            raise SettingsError("BROKER_URL: names no host")
-        user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
-        return cls(host, port, user, password, unquote(parts.path[1:]) or "/")
-
-
 class _Control(Channel):
     """Channel 0: the connection itself."""
 
@@ -78,6 +57,7 @@ class _Control(Channel):
         if name == wire.CONNECTION_CLOSE:
             close = cast(commands.Connection.Close, wire.decode(0, payload))
             self.send(commands.Connection.CloseOk())
+            link.close_code = close.reply_code or 0
             link.break_off(close.reply_text)
         elif name == wire.CONNECTION_CLOSE_OK:
             link.break_off("closed")
@@ -97,10 +77,14 @@ class Link(asyncio.Protocol):
         self.blocked: str | None = None
         """Why the server takes no messages, while it does not."""
         self.max_frame_bytes = _MAX_FRAME_BYTES
+        self.close_code = 0
+        """What the server closed it for, in AMQP's numbers."""
         self._loop = loop
         self._lost: asyncio.Future[str] = loop.create_future()
         self._gone = asyncio.Event()
         self._open = False
+        self._spoke_tls = False
+        self._heard = False
         self._transport: asyncio.Transport | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -117,16 +101,21 @@ class Link(asyncio.Protocol):
     def up(self) -> bool:
         return self._open and not self._lost.done()
 
-    async def open(self, address: Address, name: str) -> None:
-        """Connect as `name`, once; raises BrokerUnavailable."""
+    async def open(self, door: Door, name: str) -> None:
+        """Connect as `name` to the next host, once; raises BrokerUnavailable."""
+        address = door.next_host()
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await self._loop.create_connection(lambda: self, address.host, address.port)
-                await self._shake_hands(address, name)
+            with door.knocking(address):
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                    await door.connect(lambda: self, address)
+                    try:
+                        await self._shake_hands(door.endpoint, name)
+                    except BrokerUnavailable as exc:
+                        raise self._refusal(door, address, exc) from exc
         except TimeoutError as exc:
-            raise BrokerUnavailable(f"{address} does not answer") from exc
+            raise BrokerUnavailable(str(exc) or f"{address_text(address)} does not answer") from exc
         except OSError as exc:
-            raise BrokerUnavailable(f"{address}: {exc}") from exc
+            raise BrokerUnavailable(str(exc)) from exc
         self._open = True
         self._beat()
 
@@ -218,6 +207,11 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._silent_beats = 0
+        if not self._open and is_tls(data):
+            self._spoke_tls = True
+            self.break_off("it speaks TLS")
+            return
+        self._heard = True
         try:
             for kind, number, payload in self._cutter.frames(data):
                 if (channel := self._channels.get(number)) is not None:
@@ -237,16 +231,29 @@ class Link(asyncio.Protocol):
             self._beating.cancel()
         self.break_off(str(exc or "the server closed the connection"))
 
-    async def _shake_hands(self, address: Address, name: str) -> None:
+    def _refusal(self, door: Door, address: Address, error: BrokerUnavailable) -> Exception:
+        """What a handshake that failed with `error` has to say."""
+        if self._spoke_tls:
+            return door.tls_wanted(address)
+        if self.close_code == _ACCESS_REFUSED:
+            return door.login_refused(address, str(error))
+        if self.close_code == _NOT_ALLOWED:
+            setting = door.endpoint.url_setting
+            return EntryRefused(f"{setting}: its virtual host, at {address_text(address)}: {error}")
+        if not self.up and not self._heard:
+            return door.cut_off(address)
+        return BrokerUnavailable(f"{address_text(address)}: {error}")
+
+    async def _shake_hands(self, endpoint: Endpoint, name: str) -> None:
         await self._control.hear(1, wire.PROTOCOL)
         properties: dict[str, Any] = {"connection_name": name, "product": "fanrate", "capabilities": _CAPABILITIES}
-        credentials = f"\0{address.user}\0{address.password}"
+        credentials = f"\0{endpoint.user or DEFAULT_USER}\0{endpoint.password() or DEFAULT_USER}"
         start = commands.Connection.StartOk(client_properties=properties, mechanism="PLAIN", response=credentials)
         tune = cast(commands.Connection.Tune, (await self._control.call(start))[0])
         self.max_frame_bytes = min(tune.frame_max or _MAX_FRAME_BYTES, _MAX_FRAME_BYTES)
         channels = min(tune.channel_max or _MAX_CHANNELS, _MAX_CHANNELS)
         self._control.send(commands.Connection.TuneOk(channels, self.max_frame_bytes, _HEARTBEAT_S))
-        await self._control.call(commands.Connection.Open(virtual_host=address.virtual_host))
+        await self._control.call(commands.Connection.Open(virtual_host=endpoint.path or "/"))
 
     def _beat(self) -> None:
         """Twice per heartbeat, say that this side is there and look whether the other is."""
@@ -258,3 +265,8 @@ class Link(asyncio.Protocol):
         self._silent_beats += 1
         self.write(wire.HEARTBEAT)
         self._beating = self._loop.call_later(_HEARTBEAT_S / 2, self._beat)
+
+
+def door_of(endpoint: Endpoint) -> Door:
+    """To `amqp://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST`, all but the host optional; raises SettingsError."""
+    return Door(endpoint.with_port(DEFAULT_TLS_PORT if endpoint.tls else DEFAULT_PORT).plain(path=True))

@@ -23,6 +23,10 @@ class Publisher(Channel):
         super().__init__(link)
         self.max_message_bytes: int | None = None
         """The server's own limit, once it has told it."""
+        self.refused = False
+        """Whether a queue refused a message. Nothing more should be published here: to a channel whose first message
+        found the leader of a quorum queue on a node that is down, RabbitMQ 3.10 refuses all until that node is back."""
+        self._retired = False
         self._delivery_mode = delivery_mode
         self._request = wire.encode(self.number, commands.Basic.Publish(exchange=topic, routing_key="", mandatory=True))
         self._tags = itertools.count(1)
@@ -45,12 +49,19 @@ class Publisher(Channel):
             await confirmed
         finally:
             self._unconfirmed.pop(tag, None)
+            self._close_if_done()
+
+    def retire(self) -> None:
+        """Close once what was published is confirmed or refused; no publish may follow."""
+        self._retired = True
+        self._close_if_done()
 
     def on_method(self, name: bytes, payload: bytes) -> None:
         if name == wire.BASIC_ACK:
             for confirmed in self._confirmed_by(payload):
                 confirmed.set_result(None)
         elif name == wire.BASIC_NACK:
+            self.refused = True
             for confirmed in self._confirmed_by(payload):
                 confirmed.set_exception(BrokerFull("the queue of a group takes no more"))
         elif name != wire.BASIC_RETURN:
@@ -77,6 +88,11 @@ class Publisher(Channel):
     def fail(self, error: BrokerError) -> None:
         super().fail(error)
         self._refuse(error)
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self._unconfirmed and self.error is None:
+            self.error = BrokerUnavailable("another channel publishes now")
+            self.close()
 
     def _refuse(self, error: BrokerError) -> None:
         for confirmed, _ in self._unconfirmed.values():

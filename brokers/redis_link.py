@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, Self, cast
-from urllib.parse import unquote, urlsplit
 
 import hiredis
 import structlog
 
-from core.errors import BrokerError, BrokerFull, BrokerUnavailable, SettingsError
+from core.doors import Door, is_tls
+from core.endpoints import Address, Endpoint, address_text
+from core.errors import BrokerError, BrokerFull, BrokerUnavailable
 
 log = structlog.get_logger()
 
+DEFAULT_PORT: Final = 6379
 CLOSE_TIMEOUT_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 2.0
 
@@ -50,36 +51,6 @@ class Script:
         return ("EVALSHA", self._hash, len(keys), *keys, *arguments)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is and how to be let in."""
-
-    host: str
-    port: int
-    database: int
-    credentials: tuple[str, ...]
-    """A password, or a user and a password, or nothing."""
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        """Raises SettingsError unless `url` is redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]."""
-        try:
-            parts = urlsplit(url)
-            host, port, database = parts.hostname, parts.port or 6379, int(parts.path.strip("/") or 0)
-        except ValueError as exc:
-            raise SettingsError(f"BROKER_URL: {exc}") from exc
-        if not host:
-            raise SettingsError("BROKER_URL: names no host")
-        if parts.query or parts.fragment:
-            raise SettingsError("BROKER_URL: takes no options behind the number of the database")
-        credentials = (unquote(part) for part in (parts.username, parts.password) if part)
-        return cls(host, port, database, tuple(credentials))
-
-    def __str__(self) -> str:
-        """For people: without the password."""
-        return f"{self.host}:{self.port}/{self.database}"
-
-
 class Link(asyncio.Protocol):
     """One connection. A reply is what Redis answers, or an exception: an awaited future must not be needed for one to
     be noticed."""
@@ -94,19 +65,26 @@ class Link(asyncio.Protocol):
         self._room = asyncio.Event()
         self._heard_at = self._loop.time()
         self._check: asyncio.TimerHandle | None = None
+        self._logged_in = False
+        self._heard = False
+        self._spoke_tls = False
 
     @classmethod
-    async def open(cls, address: Address, name: str, scripts: tuple[Script, ...]) -> Self:
+    async def open(cls, door: Door, name: str, scripts: tuple[Script, ...]) -> Self:
         """Connect and log in; raises BrokerUnavailable."""
-        loop = asyncio.get_running_loop()
+        address = door.next_host()
         link = cls(scripts)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await loop.create_connection(lambda: link, address.host, address.port)
-                await link._log_in(address, name)
-        except (OSError, TimeoutError, hiredis.HiredisError) as exc:
+            with door.knocking(address):
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await door.connect(lambda: link, address)
+                    await link._log_in(door, address, name)
+        except TimeoutError as exc:
             link.abort()
-            raise BrokerUnavailable(str(exc) or "no answer") from exc
+            raise BrokerUnavailable(str(exc) or f"{address_text(address)} does not answer") from exc
+        except (OSError, hiredis.HiredisError) as exc:
+            link.abort()
+            raise BrokerUnavailable(str(exc)) from exc
         except BaseException:
             link.abort()
             raise
@@ -170,6 +148,11 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
+        if not self._logged_in and is_tls(data):
+            self._spoke_tls = True
+            self.abort()
+            return
+        self._heard = True
         try:
             self._replies.feed(data)
             while (reply := self._replies.gets()) is not False:
@@ -201,13 +184,23 @@ class Link(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(reply)
 
-    async def _log_in(self, address: Address, name: str) -> None:
-        needed = [self.ask("AUTH", *address.credentials)] if address.credentials else []
-        needed.append(self.ask("SELECT", address.database))
+    async def _log_in(self, door: Door, address: Address, name: str) -> None:
+        endpoint = door.endpoint
+        credentials = tuple(filter(None, (endpoint.user, endpoint.password())))
+        needed = [self.ask("AUTH", *credentials)] if credentials else []
+        needed.append(self.ask("SELECT", endpoint.database()))
         self.tell("CLIENT", "SETNAME", name.replace(" ", "-"))
         needed += self._load_scripts()
+        first = await needed[0]
+        if self._spoke_tls:
+            raise door.tls_wanted(address)
+        if isinstance(first, BrokerUnavailable) and not self._heard:
+            raise door.cut_off(address)
+        if isinstance(first, hiredis.ReplyError) and (credentials or str(first).startswith("NOAUTH")):
+            raise door.login_refused(address, str(first))
         for reply in needed:
             checked(await reply)
+        self._logged_in = True
 
     def _load_scripts(self) -> list[asyncio.Future[Any]]:
         return [self.ask("SCRIPT", "LOAD", script.source) for script in self._scripts]
@@ -220,6 +213,12 @@ class Link(asyncio.Protocol):
         if not self._waiting and silent_s > _PING_S:
             self.tell("PING")
         self._check = self._loop.call_later(_CHECK_S, self._check_alive)
+
+
+def door_of(endpoint: Endpoint) -> Door:
+    """To `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`; raises SettingsError."""
+    endpoint.database()
+    return Door(endpoint.with_port(DEFAULT_PORT).plain(path=True, several=False))
 
 
 def checked(reply: Any) -> Any:

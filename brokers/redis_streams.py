@@ -18,8 +18,9 @@ import structlog
 
 from brokers.base import Features
 from brokers.keeper import Keeper
-from brokers.redis_link import Address, Command, Link, Script, checked
+from brokers.redis_link import Command, Link, Script, checked, door_of
 from brokers.redis_member import MEMBER_SCRIPTS, RedisSubscription
+from core.endpoints import Endpoint
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout
 from core.settings import Durability
 
@@ -56,20 +57,20 @@ class RedisBroker:
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         name: str,
         durability: Durability = "confirmed",
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._address = Address.of(url)
+        self._door = door_of(endpoint)
         self._name = name
         self._durability = durability
         self._redeliver_after_s = redeliver_after_s
         self._max_topic_bytes = max_topic_bytes
         self.features = Features(max_message_bytes=MAX_MESSAGE_BYTES, replays=True)
-        self._keeper = Keeper("redis", str(self._address), partial(Link.open, self._address, name, _SCRIPTS))
+        self._keeper = Keeper("redis", str(self._door), partial(Link.open, self._door, name, _SCRIPTS))
         self._subscriptions: set[RedisSubscription] = set()
         self._settings_asked = False
 
@@ -104,7 +105,7 @@ class RedisBroker:
             keys(topic),
             group,
             check_connected=self.link,
-            connect=partial(Link.open, self._address, self._name, MEMBER_SCRIPTS),
+            connect=partial(Link.open, self._door, self._name, MEMBER_SCRIPTS),
             on_close=self._subscriptions.discard,
             redeliver_after_s=self._redeliver_after_s,
         )
@@ -143,7 +144,7 @@ class RedisBroker:
         for setting, values in wanted.items():
             if setting in settings and settings[setting] not in values:
                 raise BrokerError(
-                    f"Redis {self._address}: {setting}={settings[setting]!r} could lose messages, must be "
+                    f"Redis {self._door}: {setting}={settings[setting]!r} could lose messages, must be "
                     f"{' or '.join(map(repr, values))} for durability {self._durability}"
                 )
 
@@ -154,12 +155,12 @@ class RedisBroker:
         info = dict(line.split(":", 1) for line in checked(server).decode().splitlines() if ":" in line)
         version = info.get("redis_version", "")
         if version and int(version.split(".")[0]) < OLDEST_VERSION:
-            raise BrokerError(f"Redis {self._address}: redis_version={version} is too old, {OLDEST_VERSION} is needed")
+            raise BrokerError(f"Redis {self._door}: redis_version={version} is too old, {OLDEST_VERSION} is needed")
 
     def _warn_once(self, error: str) -> None:
         if not self._settings_asked:
             self._settings_asked = True
-            log.warning("broker_settings_unknown", broker=str(self._address), error=error)
+            log.warning("broker_settings_unknown", broker=str(self._door), error=error)
 
     async def _call(self, command: Command) -> Any:
         try:

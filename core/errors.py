@@ -2,6 +2,7 @@
 
 FanrateError
 ├── SettingsError            a setting is wrong or two contradict each other: exit 2, before anything connects
+├── EntryRefused             also an OSError: a server cannot be come in to, of a setting or a certificate
 ├── Problem                  an HTTP request is answered with an RFC 9457 problem document
 ├── BatchError               bytes from a broker are not a batch this version can count
 │   ├── MalformedBatch       not a batch at all: a dead letter
@@ -29,6 +30,16 @@ class FanrateError(Exception):
 
 class SettingsError(FanrateError):
     """A setting is wrong; the message names it and says what it takes."""
+
+
+class EntryRefused(FanrateError, ConnectionError):
+    """A server is there, and no connection with it can be made as the settings say; the message names the setting and
+    the cause. It may be put right at any time, at either side. Adapters translate it, as they do any OSError. It is not
+    `sure` where a server that is just coming or going would do the same."""
+
+    def __init__(self, said: str, *, sure: bool = True) -> None:
+        super().__init__(said)
+        self.sure = sure
 
 
 class Problem(FanrateError):

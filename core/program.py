@@ -13,7 +13,7 @@ import uvloop
 
 from core.commands import add_version
 from core.errors import FanrateError, SettingsError
-from core.settings import Section, describe
+from core.sections import Section, describe
 
 FOUND_SOMETHING = 1
 WRONG_USAGE = 2

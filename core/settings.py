@@ -6,18 +6,16 @@ Each class is a section; a service's settings are made of the sections it needs,
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self, TypeVar, get_args, get_origin
-from urllib.parse import urlsplit
+from typing import Annotated, Final, Literal, Self
 
-from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from core.batches import ENVELOPE_BYTES
 from core.durability import Durability as Durability
+from core.endpoints import Access, Endpoint, Sasl
 from core.errors import SettingsError
 from core.rates import LARGEST_RATE, RateRange
+from core.sections import Section
 
 Dispatch = Literal["group", "topics", "inline"]
 TopicChoice = Literal["round_robin", "random", "hash"]
@@ -36,12 +34,6 @@ def _one_shard(shards: int) -> int:
     if shards != 1:
         raise ValueError("only 1 shard is supported")
     return shards
-
-
-class Section(BaseSettings):
-    """Fields are set by the environment variable of their name in capitals."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
 
 class Logging(Section):
@@ -101,8 +93,30 @@ class Working(Batching):
 class Topology(Dispatching):
     """Where the service's broker and store are, and what it calls its own there."""
 
-    broker_url: str = Field("nats://127.0.0.1:4222", description="the message broker: docs/brokers.md has the forms")
-    store_url: str = Field("redis://127.0.0.1:6379/0", description="the Redis that counts, redis://HOST:PORT/DB")
+    broker_url: str = Field(
+        "nats://127.0.0.1:4222", repr=False, description="the message broker: docs/brokers.md has the forms"
+    )
+    broker_user: str = Field("", description="user at the broker, if BROKER_URL names none: docs/security.md")
+    broker_password: SecretStr = Field(SecretStr(""), description="the user's password; better from a file")
+    broker_password_file: str = Field("", description="file with the user's password, read at each connect")
+    broker_ca_file: str = Field(
+        "", description="with TLS: file of the authorities (PEM) to trust at the broker; empty: the system's"
+    )
+    broker_sasl: Sasl = Field("scram-sha-512", description="how Kafka is shown user and password")
+    store_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        repr=False,
+        description="the Redis that counts, redis://HOST:PORT/DB; with replicas all of them, HOST:PORT,HOST:PORT",
+    )
+    store_user: str = Field("", description="user at the store, if STORE_URL names none; empty: the default user")
+    store_password: SecretStr = Field(SecretStr(""), description="the user's password; better from a file")
+    store_password_file: str = Field("", description="file with the user's password, read at each connect")
+    store_ca_file: str = Field(
+        "", description="with TLS: file of the authorities (PEM) to trust at the store; empty: the system's"
+    )
+    store_replicas: int = Field(
+        0, ge=0, le=8, description="replicas of the store that must have a count before it is settled: docs/clusters.md"
+    )
     topic: str = Field("rates", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="topic that rates are published to")
     groups: str = Field(
         "counters", pattern=_NAMES, description="consumer groups, comma separated; the first is the one that counts"
@@ -114,6 +128,31 @@ class Topology(Dispatching):
         """The counting group first."""
         return self.groups.split(",")
 
+    @property
+    def broker(self) -> Endpoint:
+        """Where the broker is, and how to come in; raises SettingsError."""
+        access = Access(
+            setting="BROKER",
+            user=self.broker_user,
+            password=self.broker_password.get_secret_value(),
+            password_file=self.broker_password_file,
+            ca_file=self.broker_ca_file,
+            sasl=self.broker_sasl,
+        )
+        return Endpoint.of(self.broker_url, access)
+
+    @property
+    def store(self) -> Endpoint:
+        """Where the store is, and how to come in; raises SettingsError."""
+        access = Access(
+            setting="STORE",
+            user=self.store_user,
+            password=self.store_password.get_secret_value(),
+            password_file=self.store_password_file,
+            ca_file=self.store_ca_file,
+        )
+        return Endpoint.of(self.store_url, access)
+
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
         if len(set(self.group_names)) < len(self.group_names):
@@ -123,12 +162,27 @@ class Topology(Dispatching):
     @model_validator(mode="after")
     def _check_addresses(self) -> Self:
         """A broker and a store in one Redis would share its memory bound, its eviction policy and its fate."""
-        if self.dispatch == "inline" or urlsplit(self.broker_url).scheme != "redis":
+        if self.dispatch == "inline" or _scheme(self.broker_url) != "redis":
             return self
-        if _redis_address(self.broker_url) == _redis_address(self.store_url):
+        broker, store = (
+            _redis_hosts(url, setting) for url, setting in ((self.broker_url, "BROKER"), (self.store_url, "STORE"))
+        )
+        if shared := broker & store:
+            host, port = min(shared)
             raise ValueError(
-                f"BROKER_URL {self.broker_url} and STORE_URL {self.store_url}: one address for both is refused; the "
-                "broker needs a Redis of its own"
+                f"BROKER_URL and STORE_URL both name {host}:{port}: one address for both is refused; the broker needs "
+                "a Redis of its own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        """One host may stand for several, behind a name that follows the primary."""
+        hosts = len(_redis_hosts(self.store_url, "STORE")) if self.store_replicas else 0
+        if 1 < hosts <= self.store_replicas:
+            raise ValueError(
+                f"STORE_REPLICAS {self.store_replicas}: STORE_URL names {hosts}, of which one is the primary: at most "
+                f"{hosts - 1}"
             )
         return self
 
@@ -194,11 +248,11 @@ class Queueing(Topology, Keeping):
 
     @model_validator(mode="after")
     def _check_horizon(self) -> Self:
-        if self.dispatch == "inline" or urlsplit(self.broker_url).scheme != "kafka":
+        if self.dispatch == "inline" or _scheme(self.broker_url) != "kafka":
             return self
         if self.horizon_s > LONGEST_KAFKA_HORIZON_S:
             raise ValueError(
-                f"HORIZON_S {self.horizon_s:.0f} and BROKER_URL {self.broker_url}: at most "
+                f"HORIZON_S {self.horizon_s:.0f} and BROKER_URL kafka://: at most "
                 f"{LONGEST_KAFKA_HORIZON_S:.0f}; topics there keep messages for 8 days, and what is older is lost"
             )
         return self
@@ -283,66 +337,18 @@ class EmbeddedSettings(Replica, Keeping, Draining, Logging):
         return self
 
 
-_S = TypeVar("_S", bound=Section)
-
-
-def load(section: type[_S]) -> _S:
-    """Read `section` from the environment; raises SettingsError with one line per wrong setting."""
+def _scheme(url: str) -> str:
+    """The scheme of a URL, without its TLS, or nothing if it cannot be read: that is told when it is used."""
     try:
-        return section()
-    except ValidationError as exc:
-        lines = []
-        for error in exc.errors():
-            name = str(error["loc"][0]).upper() + ": " if error["loc"] else ""
-            got = f", not {error['input']!r}" if error["loc"] else ""
-            lines.append(f"{name}{error['msg'].removeprefix('Value error, ')}{got}")
-        raise SettingsError("\n".join(lines)) from None
+        return Endpoint.place(url).scheme
+    except SettingsError:
+        return ""
 
 
-def describe(section: type[Section]) -> str:
-    """The settings of `section` as lines for `--help`: name, default, description."""
-    fields = section.model_fields.items()
-    width = max(len(name) for name, _ in fields)
-    return "\n".join(
-        f"  {name.upper():<{width}}  {field.description}{_in_brackets(values(field))} [{default(field)}]"
-        for name, field in fields
-    )
-
-
-def default(field: FieldInfo) -> str:
-    """Of `field`, as one would write it in the environment; empty if it is empty."""
-    return str(field.default).lower() if field.annotation is bool else _plain(field.default)
-
-
-def values(field: FieldInfo) -> str:
-    """The values that `field` takes, if they are few or bounded."""
-    if field.annotation is bool:
-        return "true | false"
-    if get_origin(field.annotation) is Literal:
-        return " | ".join(get_args(field.annotation))
-    least, most = "", ""
-    for bound in field.metadata:
-        if isinstance(bound, Ge):
-            least = _plain(bound.ge)
-        elif isinstance(bound, Gt):
-            least = f"above {_plain(bound.gt)}"
-        elif isinstance(bound, Le):
-            most = _plain(bound.le)
-    if most:
-        return f"{least} to {most}"
-    return f"at least {least}" if least else ""
-
-
-def _redis_address(url: str) -> tuple[str, int]:
-    """Host and port; raises ValueError where the port is none."""
-    parts = urlsplit(url)
-    host = parts.hostname or "localhost"
-    return "127.0.0.1" if host == "localhost" else host, parts.port or 6379
-
-
-def _in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""
-
-
-def _plain(number: object) -> str:
-    return str(number).removesuffix(".0")
+def _redis_hosts(url: str, setting: str) -> set[tuple[str, int]]:
+    """Hosts and ports; raises ValueError where there is none."""
+    try:
+        hosts = Endpoint.place(url, setting).with_port(6379).hosts
+    except SettingsError as exc:
+        raise ValueError(str(exc)) from None
+    return {("127.0.0.1" if host == "localhost" else host, port) for host, port in hosts}

@@ -79,7 +79,7 @@ class Store(Protocol):
 
     Errors: every call raises StoreUnavailable while the store is away, unwilling or misconfigured, and may be called
     again. Only `apply` and `settle` raise StoreRefused. A call that raised has written nothing, or (StoreUnavailable
-    after the connection broke) all of it: never a part.
+    after the connection broke, or because too few replicas have it) all of it: never a part.
 
     Concurrency: any number of calls at once, from any number of processes. Cancelling a call leaves it unknown whether
     it took place.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from brokers.base import Broker, Features, Message, Subscription
 from core.durability import Durability
+from core.endpoints import Endpoint
 from core.errors import (
     BrokerError,
     BrokerFull,
@@ -24,6 +25,7 @@ __all__ = [
     "BrokerFull",
     "BrokerUnavailable",
     "Durability",
+    "Endpoint",
     "Features",
     "Message",
     "MessageTooLarge",

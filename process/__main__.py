@@ -18,7 +18,8 @@ from core.errors import BrokerUnavailable, SettingsError
 from core.lifecycle import serve, until
 from core.logs import configure
 from core.patience import Patience
-from core.settings import ProcessSettings, load
+from core.sections import load
+from core.settings import ProcessSettings
 from core.work import Work
 from process.audit import Audit
 from process.consumer import Consumer
@@ -53,8 +54,8 @@ async def consume(sink: str, file: Path | None) -> None:
 
 
 async def _count(settings: ProcessSettings, reading: Reading, work: Work) -> None:
-    store = open_store(settings.store_url, settings, settings.durability)
-    broker = open_broker(settings.broker_url, name="fanrate-process", durability=settings.durability)
+    store = open_store(settings.store, settings, settings.durability, settings.store_replicas)
+    broker = open_broker(settings.broker, name="fanrate-process", durability=settings.durability)
     try:
         allowed_s = oldest_allowed_s(settings)
         consumer = Consumer(broker, store, topic=settings.topic, oldest_allowed_s=allowed_s, reading=reading, work=work)
@@ -68,7 +69,7 @@ async def _count(settings: ProcessSettings, reading: Reading, work: Work) -> Non
 
 async def _audit(settings: ProcessSettings, reading: Reading, work: Work, file: Path) -> None:
     patience = Patience()
-    broker = open_broker(settings.broker_url, name="fanrate-audit", durability=settings.durability)
+    broker = open_broker(settings.broker, name="fanrate-audit", durability=settings.durability)
     audit = Audit(file, patience)
     try:
         allowed_s = oldest_allowed_s(settings)
@@ -129,11 +130,11 @@ async def redrive_letters(*, expired: bool) -> None:
 async def _connected() -> AsyncIterator[tuple[Broker, ProcessSettings]]:
     settings = load(ProcessSettings)
     configure(settings.model_copy(update={"log_level": "warning"}), service="redrive")
-    broker = open_broker(settings.broker_url, name="fanrate-redrive", durability=settings.durability)
+    broker = open_broker(settings.broker, name="fanrate-redrive", durability=settings.durability)
     try:
         await broker.start()
         if not await until(lambda: broker.connected, CONNECT_WAIT_S):
-            raise BrokerUnavailable(f"no broker at BROKER_URL {settings.broker_url}")
+            raise BrokerUnavailable(f"no broker at BROKER_URL {settings.broker}")
         yield broker, settings
     finally:
         await broker.close()

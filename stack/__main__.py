@@ -12,7 +12,8 @@ from typing import get_args
 from core.commands import add_version, remedy
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
-from core.settings import Dispatch, Dispatching, Durability, load
+from core.sections import load
+from core.settings import Dispatch, Dispatching, Durability
 from stack.configuration import Balancer
 from stack.topology import Broker, Topology
 

@@ -12,7 +12,8 @@ from core import counting, program
 from core.commands import remedy
 from core.lifecycle import Deadline, first_failure, serve, until
 from core.logs import configure
-from core.settings import EmbeddedSettings, load
+from core.sections import load
+from core.settings import EmbeddedSettings
 from core.work import Work
 from process.consumer import Consumer
 from process.reader import Reading

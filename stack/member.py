@@ -225,7 +225,7 @@ class Member:
         exited = asyncio.create_task(groups.exit_of(process), name=f"exit of {self.name}")
         try:
             while not exited.done():
-                if await passes(self.part.probe, self.port) and not exited.done():
+                if await passes(self.part.probe, self.part.probe_port or self.port) and not exited.done():
                     self._ready.set()
                     if self._died:
                         self._died = False

@@ -10,15 +10,17 @@ import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from core.commands import child
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
-from core.settings import Draining, Durability, load
+from core.sections import load
+from core.settings import Draining, Durability
 from stack.configuration import Balancer, local_site, nginx_configuration
+from stack.locks import OPEN, Locks
 from stack.ports import HOST, free_port
 from stack.probes import GREETS, JETSTREAM, LISTENS, READYZ, REDIS, Probe
 from stack.programs import find
@@ -36,6 +38,14 @@ _STREAMS: Final[dict[Durability, list[str]]] = {
     "confirmed": ["--appendonly", "yes", "--appendfsync", "no"],
     "fsync": ["--appendonly", "yes", "--appendfsync", "always"],
 }
+
+
+_NO_ACCESS: Final = {
+    f"{setting}_{what}": ""
+    for setting in ("BROKER", "STORE")
+    for what in ("USER", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
+}
+"""The servers are the stack's own: how others are come in to, which the environment may tell, is nothing to them."""
 
 
 class Tier(enum.IntEnum):
@@ -60,6 +70,8 @@ class Part:
     url: str
     log: Path
     probe: Probe
+    probe_port: int = 0
+    """Where it is asked, if not at `port`."""
     env: Mapping[str, str] = field(default_factory=dict)
     folders: Sequence[Path] = ()
     files: Mapping[Path, str] = field(default_factory=dict)
@@ -73,51 +85,58 @@ class Part:
 
 
 def redis(
-    directory: Path, *, name: str = "redis", port: int | None = None, durability: Durability = "confirmed"
+    directory: Path,
+    *,
+    name: str = "redis",
+    port: int | None = None,
+    durability: Durability = "confirmed",
+    locks: Locks = OPEN,
 ) -> Part:
     """Redis as the store needs it: every write on disk before its answer, nothing evicted."""
-    return _redis(directory, name, port, ["--appendonly", "yes", "--appendfsync", _STORE_FSYNC[durability]])
+    return _redis(directory, name, port, ["--appendonly", "yes", "--appendfsync", _STORE_FSYNC[durability]], locks)
 
 
 def redis_streams(
-    directory: Path, *, name: str = "streams", port: int | None = None, durability: Durability = "confirmed"
+    directory: Path,
+    *,
+    name: str = "streams",
+    port: int | None = None,
+    durability: Durability = "confirmed",
+    locks: Locks = OPEN,
 ) -> Part:
     """Redis as a broker; with `confirmed` it has written what it answers, and leaves the disk to the system."""
-    return _redis(directory, name, port, _STREAMS[durability])
+    return _redis(directory, name, port, _STREAMS[durability], locks)
 
 
-def nats(directory: Path, *, name: str = "nats", port: int | None = None, durability: Durability = "confirmed") -> Part:
-    """nats-server with JetStream; with `fsync` it syncs every message, and SettingsError refuses one that cannot."""
-    port = port or free_port()
+def nats(
+    directory: Path,
+    *,
+    name: str = "nats",
+    port: int | None = None,
+    durability: Durability = "confirmed",
+    locks: Locks = OPEN,
+    further: str = "",
+) -> Part:
+    """nats-server with JetStream, and with `further` settings; with `fsync` it syncs every message, and SettingsError
+    refuses one that cannot."""
     data = _data(directory, name)
-    program = find("nats-server")
-    argv = [str(program), "-a", HOST, "-p", str(port), "-js", "-sd", str(data)]
-    files = {}
+    settings = f'store_dir: "{data}"'
     if durability == "fsync":
-        _check_syncs(program)
-        path = data / "nats.conf"
-        argv = [str(program), "-a", HOST, "-p", str(port), "-c", str(path)]
-        files[path] = f'jetstream {{store_dir: "{data}", sync_interval: always}}\n'
-    return Part(
-        name,
-        Tier.SERVER,
-        argv,
-        port,
-        f"nats://{HOST}:{port}",
-        _log(directory, name),
-        JETSTREAM,
-        folders=[data],
-        files=files,
-    )
+        check_syncs(find("nats-server"))
+        settings += ", sync_interval: always"
+    return _nats(directory, name, port, "nats", f"jetstream {{{settings}}}\n{further}", locks)
 
 
 def nats_core(
-    directory: Path, *, name: str = "nats", port: int | None = None, durability: Durability = "relaxed"
+    directory: Path,
+    *,
+    name: str = "nats",
+    port: int | None = None,
+    durability: Durability = "relaxed",
+    locks: Locks = OPEN,
 ) -> Part:
     """nats-server without JetStream: it keeps nothing, whatever `durability`."""
-    port = port or free_port()
-    argv = [str(find("nats-server")), "-a", HOST, "-p", str(port)]
-    return Part(name, Tier.SERVER, argv, port, f"nats+core://{HOST}:{port}", _log(directory, name), GREETS)
+    return _nats(directory, name, port, "nats+core", "", locks)
 
 
 def process(
@@ -131,8 +150,8 @@ def process(
 ) -> Part:
     """One consumer; `port` is that of its health and metrics, `env` its further settings."""
     port = port or free_port()
-    settings = {"HOST": HOST, "HEALTH_PORT": str(port), "BROKER_URL": broker_url, "STORE_URL": store_url, **(env or {})}
-    return _service("process", Tier.PROCESS, directory, name, port, settings)
+    settings = {"HOST": HOST, "HEALTH_PORT": str(port), "BROKER_URL": broker_url, "STORE_URL": store_url}
+    return _service("process", Tier.PROCESS, directory, name, port, {**_NO_ACCESS, **settings, **(env or {})})
 
 
 def api(
@@ -148,8 +167,7 @@ def api(
     port = port or free_port()
     settings = {"HOST": HOST, "PORT": str(port), "STORE_URL": store_url}
     settings |= {"BROKER_URL": broker_url} if broker_url else {}
-    settings |= env or {}
-    return _service("api", Tier.API, directory, name, port, settings)
+    return _service("api", Tier.API, directory, name, port, {**_NO_ACCESS, **settings, **(env or {})})
 
 
 def nginx(
@@ -178,15 +196,57 @@ def nginx(
     )
 
 
-def _redis(directory: Path, name: str, port: int | None, persistence: Sequence[str]) -> Part:
+def _redis(directory: Path, name: str, port: int | None, persistence: Sequence[str], locks: Locks) -> Part:
+    """A user and its password stand in a file, where no list of processes shows them."""
     port = port or free_port()
     data = _data(directory, name)
-    argv = [str(find("redis-server")), "--bind", HOST, "--port", str(port), "--dir", str(data), *persistence]
+    path = data / "redis.conf"
+    ports = ["--tls-port", str(port), "--port", "0"] if locks.tls else ["--port", str(port)]
+    argv = [str(find("redis-server")), str(path), "--bind", HOST, *ports, "--dir", str(data), *persistence]
     argv += ["--maxmemory-policy", "noeviction", "--save", ""]
-    return Part(name, Tier.SERVER, argv, port, f"redis://{HOST}:{port}/0", _log(directory, name), REDIS, folders=[data])
+    text, question = "", REDIS.question
+    if locks.tls:
+        text += f"tls-cert-file {locks.certificate}\ntls-key-file {locks.key}\ntls-ca-cert-file {locks.authority}\n"
+        text += "tls-auth-clients no\n"
+    if locks.user:
+        text += f"user default off\nuser {locks.user} on >{locks.password} ~* &* +@all\n"
+        question = f"AUTH {locks.user} {locks.password}\r\n".encode() + question
+    return Part(
+        name,
+        Tier.SERVER,
+        argv,
+        port,
+        locks.url("redis", port, "/0"),
+        _log(directory, name),
+        replace(REDIS, question=question, tls=locks.tls),
+        folders=[data],
+        files={path: text},
+    )
 
 
-def _check_syncs(program: Path) -> None:
+def _nats(directory: Path, name: str, port: int | None, scheme: str, settings: str, locks: Locks) -> Part:
+    """It greets before TLS and before a log-in, so the probe is the same with locks."""
+    port = port or free_port()
+    data = _data(directory, name)
+    path = data / "nats.conf"
+    if locks.tls:
+        settings += f'tls {{cert_file: "{locks.certificate}", key_file: "{locks.key}"}}\n'
+    if locks.user:
+        settings += f'authorization {{users: [{{user: "{locks.user}", password: "{locks.password}"}}]}}\n'
+    return Part(
+        name,
+        Tier.SERVER,
+        [str(find("nats-server")), "-a", HOST, "-p", str(port), "-c", str(path)],
+        port,
+        locks.url(scheme, port),
+        _log(directory, name),
+        JETSTREAM if scheme == "nats" else GREETS,
+        folders=[data],
+        files={path: settings},
+    )
+
+
+def check_syncs(program: Path) -> None:
     """Raises SettingsError if this nats-server does not know sync_interval: always."""
     told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=ANSWERS_S, check=False).stdout
     version = re.search(r"(\d+)\.(\d+)\.\d+", told)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, field
 from typing import Final
 
 from stack.ports import HOST
@@ -17,8 +18,10 @@ MAX_ANSWER_BYTES: Final = 16 * 1024
 class Probe:
     """A part is ready when it accepts a connection and, asked `question`, answers something that `expected` is in."""
 
-    question: bytes = b""
+    question: bytes = field(default=b"", repr=False)
     expected: bytes = b""
+    tls: bool = False
+    """Asked over TLS, of whatever certificate: a server is ready also with one that no client takes."""
 
 
 LISTENS: Final = Probe()
@@ -45,7 +48,7 @@ async def passes(probe: Probe, port: int) -> bool:
 
 
 async def _ask(probe: Probe, port: int) -> bool:
-    reader, writer = await asyncio.open_connection(HOST, port)
+    reader, writer = await asyncio.open_connection(HOST, port, ssl=_any_certificate() if probe.tls else None)
     try:
         writer.write(probe.question)
         answer = b""
@@ -57,3 +60,10 @@ async def _ask(probe: Probe, port: int) -> bool:
         return True
     finally:
         writer.close()
+
+
+def _any_certificate() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

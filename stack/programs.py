@@ -23,7 +23,7 @@ class MissingProgram(FanrateError):
     def __init__(self, name: str, broker: str | None = None) -> None:
         broker = broker or _broker_of(name)
         services = remedy(f"make services BROKER={broker}", f"fanrate services --broker {broker}")
-        install = "apt-get install wrk" if name == "wrk" else services
+        install = f"apt-get install {name}" if name in {"wrk", "openssl"} else services
         super().__init__(f"{name} is not installed; to install it: {install}")
         self.name = name
 

@@ -13,6 +13,7 @@ from core.settings import Dispatch, Durability
 from stack import parts
 from stack.configuration import Balancer
 from stack.kafka import kafka, kafka_jars
+from stack.locks import Locks
 from stack.member import Member
 from stack.parts import Part
 from stack.ports import free_port
@@ -26,7 +27,7 @@ Broker = Literal["nats", "nats+core", "kafka", "rabbit", "redis"]
 class MakePart(Protocol):
     """Makes a broker's part; raises MissingProgram."""
 
-    def __call__(self, directory: Path, *, durability: Durability) -> Part: ...
+    def __call__(self, directory: Path, *, durability: Durability, name: str = ..., locks: Locks = ...) -> Part: ...
 
 
 @dataclass(frozen=True, slots=True)

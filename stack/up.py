@@ -14,9 +14,11 @@ from typing import Any, Final
 
 from brokers import open_broker
 from core import logs, program
+from core.endpoints import Endpoint
 from core.errors import FanrateError
 from core.lifecycle import Deadline, on_signals
-from core.settings import ApiSettings, Logging, ProcessSettings, load
+from core.sections import load
+from core.settings import ApiSettings, Logging, ProcessSettings
 from stack.member import Member, PartFailed, PortTaken
 from stack.ports import is_free
 from stack.programs import MISSING_PROGRAM, MissingProgram
@@ -62,7 +64,7 @@ def _check_settings(topology: Topology, directory: Path) -> None:
         _say("DISPATCH=inline: each replica counts by itself; there are no processes and no broker")
         return
     load(ProcessSettings)
-    open_broker(part.url, name="fanrate-up", durability=topology.durability)
+    open_broker(Endpoint.of(part.url), name="fanrate-up", durability=topology.durability)
 
 
 async def _run(topology: Topology, directory: Path, *, keep: bool) -> int:

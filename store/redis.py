@@ -9,36 +9,34 @@
 | `subject:<name>` | hash: count, sum, and a count per rate; `*` is all subjects |
 | `minute:<minute>` | hash: a count per subject |
 | `names`, `by_count`, `by_mean` | sorted sets of subjects |
+| `barrier` | a number that grows with each call that waits for replicas |
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final, Literal
 
-import hiredis
-import redis.asyncio
 import structlog
 from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 
 from core.batches import Batch
-from core.errors import SettingsError, StoreRefused, StoreUnavailable
+from core.endpoints import Endpoint
+from core.errors import StoreUnavailable
 from core.fold import ALL, MINUTE_S, Fold
 from core.settings import Durability
 from core.store import LEASE_S, MINUTES_KEPT, Applied, Lease, Opened, Ranked, Summary
+from store.redis_connection import clients
+from store.redis_primary import Client, Primary, answered, replicated
 
 log = structlog.get_logger()
 
 CHUNK: Final = 65_536
-ANSWER_TIMEOUT_S: Final = 5.0
-"""How long one call may take; a fold takes milliseconds."""
-CONNECT_TIMEOUT_S: Final = 2.0
 SKEW_LOGGED_S: Final = 60.0
 
 _FSYNCS: Final[dict[Durability, tuple[str, ...]]] = {
@@ -50,44 +48,32 @@ _FSYNCS: Final[dict[Durability, tuple[str, ...]]] = {
 
 _SETTINGS: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 _PREFIX: Final = "fanrate:{0}:"
-_REFUSALS: Final = ("REFUSED", "WRONGTYPE", "user_script:")
-"""How Redis begins when the data is at fault; anything else it says means not now."""
-
-
-class _Connection(redis.asyncio.Connection):
-    """Packs commands in C, as redis-py's synchronous client does: a fold has tens of thousands of arguments."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        name, *rest = args
-        return [hiredis.pack_command((*name.split(), *rest))]
 
 
 class RedisStore:
-    """The port, on one Redis."""
+    """The port, on one Redis, or on the primary of several. `replicas` must have what was counted or settled before
+    that is told."""
 
     def __init__(
-        self, url: str, *, horizon_s: float, idempotency_s: float, durability: Durability = "confirmed"
+        self,
+        endpoint: Endpoint,
+        *,
+        horizon_s: float,
+        idempotency_s: float,
+        durability: Durability = "confirmed",
+        replicas: int = 0,
     ) -> None:
-        """Raises SettingsError if `url` is not one."""
+        """Raises SettingsError if `endpoint` is not Redis'."""
+        self._replicas = replicas
         self._fsyncs = _FSYNCS[durability]
         self._horizon_ms = int(horizon_s * 1000)
         self._idempotency_ms = int(idempotency_s * 1000)
         self._skew_logged = False
         self._clock_ahead_s = 0.0
         """How far the server's clock is ahead of ours."""
-        try:
-            pool = redis.asyncio.ConnectionPool.from_url(
-                url,
-                connection_class=_Connection,
-                decode_responses=True,
-                socket_timeout=ANSWER_TIMEOUT_S,
-                socket_connect_timeout=CONNECT_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-                client_name="fanrate",
-            )
-        except ValueError as exc:
-            raise SettingsError(f"STORE_URL: {exc}") from exc
-        self._redis = redis.asyncio.Redis.from_pool(pool)
+        nodes = clients(endpoint)
+        self._primary = Primary(nodes)
+        self._registry = next(iter(nodes.values()))
         self._apply = self._script("apply")
         self._settle = self._script("settle")
         self._lease = self._script("lease")
@@ -97,14 +83,17 @@ class RedisStore:
     async def start(self) -> None: ...
 
     async def check(self) -> None:
-        async with _translated():
-            await _answer(self._redis.ping())
+        self._primary.doubt()
+        async with self._primary.calling() as client:
+            await answered(client.ping())
             with suppress(exceptions.NoPermissionError):
-                version = (await _answer(self._redis.info("server")))["redis_version"]
+                version = (await answered(client.info("server")))["redis_version"]
                 if int(version.split(".")[0]) < 7:
                     raise StoreUnavailable(f"Redis {version} is too old: 7 or newer is needed")
+                if self._replicas:
+                    _check_replicas(await answered(client.info("replication")), self._replicas)
             try:
-                settings = await _answer(self._redis.config_get(*_SETTINGS))
+                settings = await answered(client.config_get(*_SETTINGS))
             except (exceptions.NoPermissionError, exceptions.ResponseError):
                 return
         if settings.get("appendonly") != "yes" or settings.get("appendfsync") not in self._fsyncs:
@@ -136,8 +125,8 @@ class RedisStore:
                 arguments += pair
         for name, distribution in fold.counts.items():
             arguments += _subject_arguments(name, distribution)
-        async with _translated():
-            now_ms, known, expired, known_keys = await _answer(self._apply(keys=keys, args=arguments))
+        async with self._primary.calling() as client:
+            now_ms, known, expired, known_keys = await self._count(client, self._apply, keys, arguments)
         self._set_clock(now_ms)
         identities = [(batch.producer, batch.sequence) for batch in fold.batches]
         return Applied(
@@ -153,29 +142,31 @@ class RedisStore:
             producer, chunk = _chunk(batch)
             keys += [_key(f"producer:{producer}"), _key(f"seen:{producer}:{chunk}"), _key(f"dead:{producer}:{chunk}")]
             arguments += [producer, batch.sequence % CHUNK, int(batch.at * 1000), len(batch.rates), batch.opened]
-        async with _translated():
-            await _answer(self._settle(keys=keys, args=arguments))
+        async with self._primary.calling() as client:
+            await self._count(client, self._settle, keys, arguments)
 
     async def lease(self, leases: Sequence[Lease]) -> None:
         keys = [_key("producers"), *(_key(f"producer:{lease.producer}") for lease in leases)]
         arguments: list[Any] = [self._horizon_ms, int(LEASE_S * 1000)]
         for lease in leases:
             arguments += [lease.producer, lease.opened, lease.confirmed]
-        async with _translated():
-            self._set_clock(await _answer(self._lease(keys=keys, args=arguments)))
+        async with self._primary.calling() as client:
+            self._set_clock(await answered(self._lease(keys=keys, args=arguments, client=client)))
 
     async def opened(self) -> Opened:
-        async with _translated():
-            opened, abandoned = await _answer(self._opened(keys=[_key("producers")], args=[_key("producer:")]))
+        async with self._primary.calling() as client:
+            opened, abandoned = await answered(
+                self._opened(keys=[_key("producers")], args=[_key("producer:")], client=client)
+            )
         return Opened(opened, abandoned)
 
     async def totals(self) -> Summary:
         return await self.subject(ALL) or Summary()
 
     async def subject(self, name: str) -> Summary | None:
-        async with _translated():
-            this_minute, flat, counts = await _answer(
-                self._summary(keys=[_key(f"subject:{name}")], args=[name, _key("minute:"), MINUTES_KEPT])
+        async with self._primary.calling() as client:
+            this_minute, flat, counts = await answered(
+                self._summary(keys=[_key(f"subject:{name}")], args=[name, _key("minute:"), MINUTES_KEPT], client=client)
             )
         if not flat:
             return None
@@ -189,29 +180,26 @@ class RedisStore:
         )
 
     async def subjects(self, after: str, limit: int) -> list[Ranked]:
-        async with _translated():
+        async with self._primary.calling() as client:
             least = f"({after}" if after else "-"
-            names = await _answer(self._redis.zrangebylex(_key("names"), least, "+", start=0, num=limit))
-            return await self._ranked(names)
+            names = await answered(client.zrangebylex(_key("names"), least, "+", start=0, num=limit))
+            return await _ranked(client, names)
 
     async def top(self, n: int, by: Literal["count", "mean"]) -> list[Ranked]:
-        async with _translated():
-            return await self._ranked(await _answer(self._redis.zrevrange(_key(f"by_{by}"), 0, n - 1)))
+        async with self._primary.calling() as client:
+            return await _ranked(client, await answered(client.zrevrange(_key(f"by_{by}"), 0, n - 1)))
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._primary.close()
 
-    async def _ranked(self, names: Sequence[str]) -> list[Ranked]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for name in names:
-            pipeline.hmget(_key(f"subject:{name}"), "count", "sum")
-        rows = await _answer(pipeline.execute())
-        return [
-            Ranked(name, int(count), int(total) / int(count)) for name, (count, total) in zip(names, rows, strict=True)
-        ]
+    async def _count(self, client: Client, script: AsyncScript, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """The answer of a script whose outcome a message is acknowledged for."""
+        if self._replicas:
+            return await replicated(client, script, keys, arguments, self._replicas, _key("barrier"))
+        return await answered(script(keys=keys, args=arguments, client=client))
 
     def _script(self, name: str) -> AsyncScript:
-        return self._redis.register_script(files("store").joinpath(f"{name}.lua").read_text())
+        return self._registry.register_script(files("store").joinpath(f"{name}.lua").read_text())
 
     def _clamped(self, minutes: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
         """`minutes` without the future, by the server's clock as of its last answer, and without those too old to be
@@ -231,6 +219,22 @@ class RedisStore:
         if abs(self._clock_ahead_s) > SKEW_LOGGED_S and not self._skew_logged:
             self._skew_logged = True
             log.warning("clocks_differ", redis_ahead_s=round(self._clock_ahead_s, 1))
+
+
+async def _ranked(client: Client, names: Sequence[str]) -> list[Ranked]:
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.hmget(_key(f"subject:{name}"), "count", "sum")
+    rows = await answered(pipeline.execute())
+    return [Ranked(name, int(count), int(total) / int(count)) for name, (count, total) in zip(names, rows, strict=True)]
+
+
+def _check_replicas(info: Mapping[str, Any], wanted: int) -> None:
+    """`info` is what Redis tells of its replication: a replica that still loads is no help yet."""
+    replicas = [each for name, each in info.items() if re.fullmatch(r"slave\d+", name)]
+    online = sum(each["state"] == "online" for each in replicas)
+    if online < wanted:
+        raise StoreUnavailable(f"Redis has {online} of the {wanted} replicas that STORE_REPLICAS asks for")
 
 
 def _key(name: str) -> str:
@@ -271,21 +275,3 @@ def _subject_arguments(name: str, distribution: dict[int, int]) -> list[Any]:
     for pair in distribution.items():
         arguments += pair
     return arguments
-
-
-async def _answer(call: Awaitable[Any]) -> Any:
-    """Await a call of redis-py, whose types do not tell the asynchronous from the synchronous client."""
-    return await call
-
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """Driver errors in the terms of the port."""
-    try:
-        yield
-    except exceptions.ResponseError as exc:
-        if str(exc).startswith(_REFUSALS):
-            raise StoreRefused(str(exc)) from exc
-        raise StoreUnavailable(str(exc)) from exc
-    except (exceptions.RedisError, OSError, TimeoutError) as exc:
-        raise StoreUnavailable(str(exc) or type(exc).__name__) from exc

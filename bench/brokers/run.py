@@ -18,7 +18,7 @@ import structlog
 
 from bench import machine, profiles, wrk
 from bench.bars import Options
-from bench.brokers import balancer, fold, group, memory, post, tail
+from bench.brokers import balancer, fold, group, memory, post, tail, tls
 from bench.brokers.contestants import CONTESTANTS
 from bench.brokers.measures import Measure, Name, Visit
 from bench.brokers.plan import Stop, stops
@@ -32,7 +32,15 @@ from stack.topology import Broker
 
 MEASURES: Final[dict[Name, Measure]] = {
     measure.name: measure
-    for measure in (post.MEASURE, tail.MEASURE, group.MEASURE, fold.MEASURE, balancer.MEASURE, memory.MEASURE)
+    for measure in (
+        post.MEASURE,
+        tail.MEASURE,
+        group.MEASURE,
+        fold.MEASURE,
+        balancer.MEASURE,
+        tls.MEASURE,
+        memory.MEASURE,
+    )
 }
 QUICK: Final = Options(seconds=2, repeat=1, quick=True)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from brokers.base import Broker, Features, Message, Subscription
+from core.endpoints import Endpoint
 from core.errors import BrokerError, BrokerUnavailable
 
 SOON_S = 10.0
@@ -45,7 +46,7 @@ class MakeBroker(Protocol):
     """Makes an adapter that is not started. `redeliver_after_s` is how long a member may be silent about a message,
     `max_topic_bytes` what a topic that it ensures may hold, where the broker can be told so."""
 
-    def __call__(self, url: str, *, name: str, redeliver_after_s: float, max_topic_bytes: int) -> Broker: ...
+    def __call__(self, endpoint: Endpoint, *, name: str, redeliver_after_s: float, max_topic_bytes: int) -> Broker: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,9 @@ class Harness:
         await asyncio.gather(*(broker.close() for broker in self._brokers))
 
     def _make(self, redeliver_after_s: float, max_topic_bytes: int) -> Broker:
-        url = self._server.url if self._server is not None else ""
+        endpoint = Endpoint.of(self._server.url if self._server is not None else "memory://")
         return self.kind.make_broker(
-            url, name="conformance", redeliver_after_s=redeliver_after_s, max_topic_bytes=max_topic_bytes
+            endpoint, name="conformance", redeliver_after_s=redeliver_after_s, max_topic_bytes=max_topic_bytes
         )
 
 

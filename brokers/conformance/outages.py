@@ -243,10 +243,11 @@ async def test_a_killed_consumer_gives_up_what_it_held(outage: Harness) -> None:
 _CONSUMER = textwrap.dedent("""
     import asyncio, sys, time
     from brokers import open_broker
+    from core.endpoints import Endpoint
     from core.errors import BrokerError
 
     async def main(url, topic, group):
-        broker = open_broker(url, name="to be killed")
+        broker = open_broker(Endpoint.of(url), name="to be killed")
         await broker.start()
         while not broker.connected:
             await asyncio.sleep(0.01)

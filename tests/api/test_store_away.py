@@ -10,6 +10,7 @@ import pytest
 from api.service import ApiService
 from brokers.memory import MemoryBroker
 from core import counting
+from core.endpoints import Endpoint
 from core.settings import EmbeddedSettings
 from stack.ports import free_port
 from store.redis import RedisStore
@@ -31,7 +32,7 @@ async def store_port() -> int:
 
 @pytest.fixture
 async def client(broker: MemoryBroker, store_port: int) -> AsyncIterator[aiohttp.ClientSession]:
-    store = RedisStore(f"redis://127.0.0.1:{store_port}/0", horizon_s=60, idempotency_s=60)
+    store = RedisStore(Endpoint.of(f"redis://127.0.0.1:{store_port}/0"), horizon_s=60, idempotency_s=60)
     service = ApiService(broker, store, EmbeddedSettings(port=0), topic="rates")
     await service.start()
     async with aiohttp.ClientSession(service.url) as session:

@@ -64,7 +64,7 @@ def test_measures_of_one_topology_share_a_stop_and_others_have_their_own() -> No
         (NATS, ["post", "p99", "group", "fold"]),
         (NATS, ["balancer"]),
         (RABBIT_CLASSIC, ["group"]),
-        (NATS, ["memory"]),
+        (NATS, ["tls", "memory"]),
     ]
     assert (planned[1].topology.replicas, planned[1].topology.balancer) == (2, "nginx-tuned")
     assert (planned[2].topology.broker, planned[2].topology.durability) == ("rabbit", "relaxed")
@@ -83,6 +83,7 @@ def test_the_whole_is_planned_to_end_in_time(options: Options, most_min: float) 
         ("group", {NATS: 1.8, RABBIT_QUORUM: 3.5, RABBIT_CLASSIC: 3.4, KAFKA: 1.25}),
         ("fold", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 150_000)),
         ("p99", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 25)),
+        ("tls", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 1.10)),
         ("balancer", {NATS: 3}),
         ("most-api", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 200)),
         ("most-process", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 200)),

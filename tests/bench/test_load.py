@@ -61,6 +61,17 @@ async def test_the_schedule_is_kept(server: Server) -> None:
     assert report.seconds == pytest.approx(1, abs=0.3)
 
 
+async def test_a_schedule_may_be_broken_off(server: Server) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.5, stop.set)
+    report = await open_loop(
+        server.address, requests(server.address), Ledger(), per_s=200, seconds=60, connections=8, stop=stop
+    )
+    assert report.seconds < 5
+    assert 50 <= report.answered == server.arrived.total() <= 1000
+    assert report.unsent == 0
+
+
 async def test_a_stall_of_the_server_shows_in_the_latencies(server: Server) -> None:
     """A closed loop would note one slow request per connection; on a schedule all that were due meanwhile are slow."""
     stalled = asyncio.Event()

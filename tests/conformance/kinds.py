@@ -14,6 +14,7 @@ from brokers.nats import NatsBroker
 from brokers.nats_core import NatsCoreBroker
 from brokers.rabbit import RabbitBroker
 from brokers.redis_streams import RedisBroker
+from core.endpoints import Endpoint
 from stack import parts
 from stack.kafka import kafka
 from stack.parts import Part
@@ -22,12 +23,12 @@ from tests.conformance.server import StackServer
 from tests.servers import needs
 
 
-def _memory(url: str, *, name: str, redeliver_after_s: float, max_topic_bytes: int) -> Broker:
+def _memory(endpoint: Endpoint, *, name: str, redeliver_after_s: float, max_topic_bytes: int) -> Broker:
     return MemoryBroker(redeliver_after_s=redeliver_after_s, max_bytes=max_topic_bytes)
 
 
-def _nats_core(url: str, *, name: str, redeliver_after_s: float, max_topic_bytes: int) -> Broker:
-    return NatsCoreBroker(url, name=name, durability="relaxed")
+def _nats_core(endpoint: Endpoint, *, name: str, redeliver_after_s: float, max_topic_bytes: int) -> Broker:
+    return NatsCoreBroker(endpoint, name=name, durability="relaxed")
 
 
 def _nats_core_part(directory: Path) -> Part:

@@ -20,6 +20,7 @@ from brokers.base import Broker
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, take, until
 from brokers.nats import NatsBroker, _check_syncs
 from brokers.nats_pull import messages_behind
+from core.endpoints import Endpoint
 from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
 from core.settings import Durability
 from stack import parts
@@ -63,7 +64,7 @@ async def on_shared(server: Server) -> AsyncIterator[Harness]:
 
 @asynccontextmanager
 async def connected(url: str, durability: Durability) -> AsyncIterator[NatsBroker]:
-    broker = NatsBroker(url, name="test", durability=durability, max_topic_bytes=2**20)
+    broker = NatsBroker(Endpoint.of(url), name="test", durability=durability, max_topic_bytes=2**20)
     await broker.start()
     try:
         await until(lambda: broker.connected)
@@ -129,7 +130,7 @@ def test_the_stack_does_not_run_one_that_cannot(tmp_path: Path, version: str) ->
     program.write_text(f"#!/bin/sh\necho {version}\n")
     program.chmod(0o755)
     with pytest.raises(SettingsError, match=f"sync_interval of nats-server .* not '{version}'"):
-        parts._check_syncs(program)
+        parts.check_syncs(program)
 
 
 async def test_the_stack_runs_a_server_that_syncs_each_message() -> None:
@@ -341,7 +342,7 @@ async def test_a_member_that_left_leaves_nothing_on_the_connection(on_shared: Ha
 @pytest.mark.parametrize("url", ["nats://", "nats://:4222", "nats://host:port", "nats://host:99999"])
 def test_a_url_that_names_no_server_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="BROKER_URL"):
-        NatsBroker(url, name="test")
+        NatsBroker(Endpoint.of(url), name="test")
 
 
 @pytest.mark.parametrize(

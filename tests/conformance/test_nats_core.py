@@ -11,6 +11,7 @@ import structlog
 from brokers import nats_core, open_broker
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, take, until
 from brokers.nats_core import NatsCoreBroker
+from core.endpoints import Endpoint
 from core.errors import BrokerUnavailable, SettingsError
 from core.settings import Durability
 from tests.conformance.kinds import NATS_CORE
@@ -35,13 +36,13 @@ async def on_own(server: Server) -> AsyncIterator[Harness]:
 @pytest.mark.parametrize("durability", ["confirmed", "fsync"])
 def test_at_most_once_must_be_asked_for(durability: Durability) -> None:
     with pytest.raises(SettingsError, match=rf"nats\+core:// .* DURABILITY={durability}; .* DURABILITY=relaxed"):
-        open_broker("nats+core://127.0.0.1:4222", name="test", durability=durability)
+        open_broker(Endpoint.of("nats+core://127.0.0.1:4222"), name="test", durability=durability)
 
 
 @pytest.mark.parametrize("url", ["nats+core://", "nats+core://:4222", "nats+core://host:port"])
 def test_a_url_that_names_no_server_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="BROKER_URL"):
-        NatsCoreBroker(url, name="test", durability="relaxed")
+        NatsCoreBroker(Endpoint.of(url), name="test", durability="relaxed")
 
 
 async def test_every_group_gets_each_message_and_one_member_of_it(on_own: Harness) -> None:

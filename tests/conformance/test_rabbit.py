@@ -20,6 +20,7 @@ from aiormq.exceptions import ChannelPreconditionFailed
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, persistently, take, until
 from brokers.rabbit import DELIVERY_LIMIT, RabbitBroker
 from brokers.rabbit_pull import RabbitSubscription
+from core.endpoints import Endpoint
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, PublishTimeout, SettingsError
 from core.settings import Durability
 from stack.parts import Part
@@ -96,7 +97,7 @@ async def on_own(server: StackServer) -> AsyncIterator[Harness]:
 
 @asynccontextmanager
 async def durable(url: str, durability: Durability, **settings: int) -> AsyncIterator[RabbitBroker]:
-    broker = RabbitBroker(url, name="test", durability=durability, **settings)
+    broker = RabbitBroker(Endpoint.of(url), name="test", durability=durability, **settings)
     await broker.start()
     await until(lambda: broker.connected)
     try:
@@ -194,6 +195,23 @@ async def test_a_topic_of_another_durability_is_refused_by_name(server: Server) 
         await relaxed.ensure(topic, ["readers"])
         with pytest.raises(BrokerError, match=r"'x-queue-type'.*delete it once all is counted"):
             await confirmed.ensure(topic, ["readers"])
+
+
+async def test_a_refusal_costs_a_channel_and_leaves_none_behind(server: Server) -> None:
+    """RabbitMQ may go on refusing on a channel for what is no longer so."""
+    topic = fresh()
+    async with durable(server.url, "confirmed", max_topic_bytes=64 * 1024) as broker:
+        await broker.ensure(topic, ["readers"])
+        link = broker.link()
+        channels, publishers = len(link._channels), set()
+        for _ in range(300):
+            with suppress(BrokerFull):
+                await broker.publish(topic, bytes(4096), SOON_S)
+            publishers.add(broker._publishers[topic])
+            if len(publishers) == 5:
+                break
+        assert len(publishers) == 5, "not one more for each refusal"
+        await until(lambda: len(link._channels) == channels + 1)
 
 
 async def test_a_full_relaxed_topic_refuses_too(server: Server) -> None:
@@ -406,7 +424,7 @@ async def test_a_member_that_exceeds_the_servers_acknowledge_timeout_is_rebuilt(
 async def test_a_wrong_password_is_told_once_and_tried_again(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broker = RabbitBroker(server.url.replace("guest:guest", "guest:wrong"), name="test")
+    broker = RabbitBroker(Endpoint.of(server.url.replace("amqp://", "amqp://guest:wrong@")), name="test")
     await broker.start()
     await asyncio.sleep(1.0)
     assert not broker.connected
@@ -420,7 +438,7 @@ async def test_whatever_a_try_to_connect_fails_with_it_is_told_once_and_tried_ag
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = server.url.rstrip("/")
-    broker = RabbitBroker(f"{url}/{'v' * 300}", name="test")  # longer than the protocol can say
+    broker = RabbitBroker(Endpoint.of(f"{url}/{'v' * 300}"), name="test")  # longer than the protocol can say
     await broker.start()
     await asyncio.sleep(1.0)
     assert any(task.get_name().startswith("rabbit ") for task in asyncio.all_tasks())
@@ -431,7 +449,7 @@ async def test_whatever_a_try_to_connect_fails_with_it_is_told_once_and_tried_ag
 @pytest.mark.parametrize("url", ["amqp://", "amqp://:5672", "amqp://host:port", "amqp://host:99999", "amqp://a..b"])
 def test_a_url_that_names_no_server_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="BROKER_URL"):
-        RabbitBroker(url, name="test")
+        RabbitBroker(Endpoint.of(url), name="test")
 
 
 async def test_the_part_stops_gracefully_and_leaves_nothing_behind(tmp_path: Path) -> None:

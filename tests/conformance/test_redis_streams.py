@@ -14,6 +14,7 @@ import structlog
 from brokers import redis_member
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, persistently, take, until
 from brokers.redis_streams import RedisBroker, keys
+from core.endpoints import Endpoint
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, SettingsError
 from core.settings import Durability
 from stack import parts
@@ -50,7 +51,7 @@ async def on_shared(server: Server) -> AsyncIterator[Harness]:
 
 @asynccontextmanager
 async def connected(url: str, durability: Durability = "confirmed") -> AsyncIterator[RedisBroker]:
-    broker = RedisBroker(url, name="test", durability=durability)
+    broker = RedisBroker(Endpoint.of(url), name="test", durability=durability)
     await broker.start()
     try:
         await until(lambda: broker.connected)
@@ -120,7 +121,7 @@ async def test_a_user_that_may_not_ask_for_settings_is_warned_once(server: Serve
 
 
 async def test_a_wrong_password_is_told_once_and_tried_again(server: Server) -> None:
-    broker = RedisBroker(server.url.replace("redis://", "redis://:wrong@"), name="test")
+    broker = RedisBroker(Endpoint.of(server.url.replace("redis://", "redis://:wrong@")), name="test")
     with structlog.testing.capture_logs() as logs:
         await broker.start()
         await asyncio.sleep(0.7)
@@ -329,4 +330,4 @@ async def test_scripts_that_somebody_flushed_are_loaded_again(on_shared: Harness
 )
 def test_a_url_that_names_no_server_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="BROKER_URL"):
-        RedisBroker(url, name="test")
+        RedisBroker(Endpoint.of(url), name="test")

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import SettingsError
-from core.settings import ApiSettings, EmbeddedSettings, ProcessSettings, describe, load
+from core.sections import describe, load
+from core.settings import ApiSettings, EmbeddedSettings, ProcessSettings
 
 
 def test_defaults() -> None:
@@ -62,6 +63,33 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
         load(ApiSettings)
 
 
+def test_what_may_hold_a_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "BROKER_URL": "redis://u:canary@h:1",
+        "STORE_URL": "redis://v:canary@h:1",
+        "BROKER_PASSWORD": "canary",
+        "PORT": "x",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="PORT") as refused:
+        load(ApiSettings)
+    assert "canary" not in str(refused.value)
+    monkeypatch.setenv("PORT", "0")
+    with pytest.raises(SettingsError, match="BROKER_URL and STORE_URL both name h:1") as refused:
+        load(ApiSettings)
+    assert "canary" not in str(refused.value)
+    monkeypatch.setenv("STORE_URL", "redis://h:2")
+    assert "canary" not in repr(load(ApiSettings)) + str(load(ApiSettings)) + describe(ApiSettings)
+
+
+@pytest.mark.parametrize("url", ["redis+tls://127.0.0.1:6379", "rediss://127.0.0.1", "redis://u@localhost"])
+def test_tls_does_not_make_one_redis_two(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("BROKER_URL", url)
+    monkeypatch.setenv("BROKER_PASSWORD", "p")
+    with pytest.raises(SettingsError, match="one address for both is refused"):
+        load(ApiSettings)
+
+
 def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("SHARDS", "2")
@@ -98,6 +126,19 @@ def test_settings_of_a_process_that_contradict_each_other(
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=re.escape(said)):
         load(ProcessSettings)
+
+
+@pytest.mark.parametrize("section", [ApiSettings, ProcessSettings])
+def test_more_replicas_than_the_store_has_are_refused(
+    monkeypatch: pytest.MonkeyPatch, section: type[ApiSettings | ProcessSettings]
+) -> None:
+    monkeypatch.setenv("STORE_REPLICAS", "2")
+    assert load(section).store_replicas == 2, "one address may stand for several servers"
+    monkeypatch.setenv("STORE_URL", "redis://a:6379,b:6379/0")
+    with pytest.raises(SettingsError, match=r"STORE_REPLICAS 2: STORE_URL names 2, .* at most 1"):
+        load(section)
+    monkeypatch.setenv("STORE_URL", "redis://a,b,c/0")
+    assert load(section).store.hosts == (("a", 0), ("b", 0), ("c", 0))
 
 
 def test_the_longest_work_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

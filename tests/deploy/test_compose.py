@@ -13,7 +13,8 @@ import yaml
 
 from brokers import open_broker
 from core.durability import Durability
-from core.settings import ApiSettings, Draining, ProcessSettings, load
+from core.sections import load
+from core.settings import ApiSettings, Draining, ProcessSettings
 from stack import kafka, parts
 from stack import services as installed
 from tests.deploy.files import (
@@ -109,9 +110,9 @@ def test_the_services_take_their_settings(
     assert all_of_it[name]["command"] == ["fanrate", "api" if name == "api" else "process"]
     assert (settings.port if name == "api" else settings.health_port) == 8080
     assert settings.host == "0.0.0.0"
-    open_broker(settings.broker_url, name="test")
-    assert urlsplit(settings.broker_url).hostname == broker
-    assert urlsplit(settings.store_url).hostname == "redis"
+    open_broker(settings.broker, name="test")
+    assert [host for host, _ in settings.broker.hosts] == [broker]
+    assert [host for host, _ in settings.store.hosts] == ["redis"]
 
 
 def test_the_profile_reads_every_topic(all_of_it: dict[str, Service]) -> None:

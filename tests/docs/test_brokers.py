@@ -10,6 +10,7 @@ import pytest
 
 from brokers import open_broker
 from brokers.base import Features
+from core.endpoints import Endpoint
 from tests.docs.pages import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "docs" / "brokers.md"]
@@ -37,7 +38,7 @@ _TABLE = re.compile(r"(?<=<!-- brokers -->\n).*?(?=<!-- /brokers -->)", re.DOTAL
 def features(url: str) -> Features:
     """Of the adapter for `url`, unconnected, at the lowest durability: each one gives that."""
     concrete = url.replace("HOST", "localhost").replace("USER:PASSWORD", "guest:guest")
-    return open_broker(concrete, name="docs", durability="relaxed").features
+    return open_broker(Endpoint.of(concrete), name="docs", durability="relaxed").features
 
 
 def table() -> str:

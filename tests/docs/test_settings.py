@@ -6,9 +6,11 @@ import inspect
 import re
 from collections.abc import Iterator
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from core.settings import ApiSettings, EmbeddedSettings, ProcessSettings, Section, default, values
+from core.sections import Section, default, values
+from core.settings import ApiSettings, EmbeddedSettings, ProcessSettings
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -16,7 +18,7 @@ SERVICES: dict[str, type[Section]] = {"api": ApiSettings, "process": ProcessSett
 
 _HEAD = ["name", "default", "takes", "what", "read by"]
 _TABLES = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
-_KINDS = {int: "a number", float: "a number", str: "text"}
+_KINDS = {int: "a number", float: "a number", str: "text", SecretStr: "text"}
 
 
 def tables() -> str:

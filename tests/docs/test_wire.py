@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -13,11 +15,13 @@ import pytest
 import redis.asyncio
 
 from core.batches import VERSION, Batch, Key, decode, encode
+from core.endpoints import Endpoint
+from core.errors import StoreUnavailable
 from core.fold import fold
 from core.letters import DeadLetter, unearth
 from core.rates import identity
 from core.store import Lease
-from stack import parts
+from stack.clusters import redis_nodes, replicated
 from stack.supervisor import Stack
 from store.redis import RedisStore
 from tests.docs.pages import page, table
@@ -55,11 +59,25 @@ def test_a_keys_identity_is_as_described() -> None:
 async def redis_url(tmp_path: Path) -> AsyncIterator[str]:
     needs("redis-server")
     async with Stack(tmp_path) as stack:
-        yield (await stack.start(parts.redis(tmp_path))).url
+        primary, replica, _ = replicated(redis_nodes(tmp_path)).nodes
+        url = (await stack.start(primary)).url
+        await stack.start(replica)
+        yield url
+
+
+async def until_checked(store: RedisStore) -> bool:
+    """Whether the replica was there within ten seconds."""
+    for _ in range(200):
+        with suppress(StoreUnavailable):
+            await store.check()
+            return True
+        await asyncio.sleep(0.05)
+    return False
 
 
 async def test_the_keys_are_those_in_redis(redis_url: str) -> None:
-    store = RedisStore(redis_url, horizon_s=60, idempotency_s=60)
+    store = RedisStore(Endpoint.of(redis_url), horizon_s=60, idempotency_s=60, replicas=1)
+    assert await until_checked(store)
     counted, buried = _batch(0, keys=[Key("e" * 32, 0, 1)]), _batch(1)
     await store.lease([Lease(counted.producer, 2, 2)])
     assert (await store.apply(fold([counted]))).written

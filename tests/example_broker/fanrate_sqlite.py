@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from fanrate import (
@@ -19,6 +18,7 @@ from fanrate import (
     BrokerFull,
     BrokerUnavailable,
     Durability,
+    Endpoint,
     Features,
     Message,
     MessageTooLarge,
@@ -44,14 +44,14 @@ class SqliteBroker:
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         *,
         name: str,
         durability: Durability = "confirmed",
         redeliver_after_s: float = 10.0,
         max_topic_bytes: int = 2**30,
     ) -> None:
-        self._path = urlsplit(url).path.removeprefix("/")
+        self._path = endpoint.path
         if not self._path:
             raise SettingsError("BROKER_URL: sqlite:///FILE names no file")
         self.features = Features(max_message_bytes=2**20, server=False)

@@ -20,10 +20,10 @@ EXAMPLE = ROOT / "tests" / "example_broker"
 OPEN = {"fanrate", "brokers.conformance"}
 NOT_LOADED = {"aiohttp", "aiokafka", "asyncio", "nats", "pamqp", "pydantic", "redis", "structlog", "uvloop"}
 USES = """
-from fanrate import Broker, Subscription
+from fanrate import Broker, Endpoint, Subscription
 from fanrate_sqlite import SqliteBroker
 
-broker: Broker = SqliteBroker("sqlite:///a", name="typed")
+broker: Broker = SqliteBroker(Endpoint.of("sqlite:///a"), name="typed")
 
 async def subscribed() -> Subscription:
     return await broker.subscribe("topic", "group")
@@ -35,7 +35,7 @@ def test_it_has_all_that_the_port_speaks_of() -> None:
     spoken_of = {word for word in words if hasattr(core.errors, word)}
     assert len(spoken_of) >= 5
     types = {name for name, value in vars(brokers.base).items() if getattr(value, "__module__", "") == "brokers.base"}
-    assert spoken_of | types | {"Durability", "SettingsError", "__version__"} == set(fanrate.__all__)
+    assert spoken_of | types | {"Durability", "Endpoint", "SettingsError", "__version__"} == set(fanrate.__all__)
 
 
 def test_the_page_names_all_of_it() -> None:

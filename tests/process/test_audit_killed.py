@@ -16,6 +16,7 @@ import msgspec
 
 from brokers.redis_streams import RedisBroker
 from core.batches import Batch, encode
+from core.endpoints import Endpoint
 from core.lifecycle import until
 from stack import parts
 from stack.supervisor import Stack
@@ -97,7 +98,7 @@ async def test_every_rate_is_there_after_kills(tmp_path: Path) -> None:
 
     async with Stack(tmp_path) as stack:
         server = await stack.start(parts.redis_streams(tmp_path))
-        broker = RedisBroker(server.url, name="test")
+        broker = RedisBroker(Endpoint.of(server.url), name="test")
         await broker.start()
         assert await until(lambda: broker.connected, 5)
         await broker.ensure("rates", GROUPS)

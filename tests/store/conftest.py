@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 import redis
 
+from core.endpoints import Endpoint
 from core.store import Store
 from stack import parts
 from stack.member import Member
@@ -46,5 +47,5 @@ def make_store(request: pytest.FixtureRequest) -> MakeStore:
         )
     url = request.getfixturevalue("emptied")
     return lambda *, horizon_s=3600.0, idempotency_s=3600.0: RedisStore(
-        url, horizon_s=horizon_s, idempotency_s=idempotency_s
+        Endpoint.of(url), horizon_s=horizon_s, idempotency_s=idempotency_s
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from core.endpoints import Endpoint
 from core.errors import StoreUnavailable
 from core.settings import Durability, Keeping
 from stack.member import Member
@@ -36,7 +37,7 @@ async def test_what_appendfsync_may_be(
     server: redis.Redis, redis_server: Member, durability: Durability, appendfsync: str, taken: bool
 ) -> None:
     server.config_set("appendfsync", appendfsync)
-    store = open_store(redis_server.url, Keeping(), durability)
+    store = open_store(Endpoint.of(redis_server.url), Keeping(), durability)
     try:
         if taken:
             await store.check()

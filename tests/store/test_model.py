@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from core.batches import Batch, Key
 from core.counting import count
+from core.endpoints import Endpoint
 from core.store import Lease, Opened, Store
 from stack.member import Member
 from store.memory import MemoryStore
@@ -199,4 +200,4 @@ def test_memory(schedule: Schedule) -> None:
 def test_redis(redis_server: Member, schedule: Schedule) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
-    _check(lambda: RedisStore(redis_server.url, horizon_s=3600, idempotency_s=3600), schedule)
+    _check(lambda: RedisStore(Endpoint.of(redis_server.url), horizon_s=3600, idempotency_s=3600), schedule)

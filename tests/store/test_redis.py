@@ -16,6 +16,7 @@ import redis
 
 from core.batches import Batch
 from core.counting import count
+from core.endpoints import Access, Endpoint
 from core.errors import SettingsError, StoreRefused, StoreUnavailable
 from core.fold import fold
 from core.settings import Keeping
@@ -34,7 +35,7 @@ def batch(subject: str, rate: int = 1) -> Batch:
 
 @pytest.fixture
 async def store(emptied: str) -> AsyncIterator[RedisStore]:
-    made = RedisStore(emptied, horizon_s=3600, idempotency_s=3600)
+    made = RedisStore(Endpoint.of(emptied), horizon_s=3600, idempotency_s=3600)
     yield made
     await made.close()
 
@@ -205,8 +206,8 @@ async def test_a_store_that_is_unwilling_for_now_takes_the_same_later(
 async def test_a_store_that_does_not_answer_in_time_counts_once(
     emptied: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.redis.ANSWER_TIMEOUT_S", 0.2)
-    store = RedisStore(emptied, horizon_s=3600, idempotency_s=3600)
+    monkeypatch.setattr("store.redis_connection.ANSWER_TIMEOUT_S", 0.2)
+    store = RedisStore(Endpoint.of(emptied), horizon_s=3600, idempotency_s=3600)
     given = batch("a")
     client.client_pause(1_000)
     for call in (store.apply(fold([given])), store.settle([batch("b")]), store.totals(), store.check()):
@@ -232,7 +233,7 @@ async def test_a_store_that_still_loads_is_away(tmp_path: Path) -> None:
             pipeline.execute()
         await first.stop()
         second = await stack.start(replace(part, argv=[*part.argv, *slow]), wait=False)
-        store = RedisStore(second.url, horizon_s=3600, idempotency_s=3600)
+        store = RedisStore(Endpoint.of(second.url), horizon_s=3600, idempotency_s=3600)
         said = set()
         while not second.ready:
             try:
@@ -279,7 +280,7 @@ async def test_chunks_and_producers_are_forgotten_one_horizon_after_their_newest
 
 
 async def test_a_store_that_is_not_there() -> None:
-    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0", horizon_s=1, idempotency_s=1)
+    store = RedisStore(Endpoint.of(f"redis://127.0.0.1:{free_port()}/0"), horizon_s=1, idempotency_s=1)
     await store.start()
     for call in (store.check, store.totals, store.opened):
         with pytest.raises(StoreUnavailable):
@@ -290,4 +291,4 @@ async def test_a_store_that_is_not_there() -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "127.0.0.1:6379", "", "redis://127.0.0.1:port/0"])
 def test_a_wrong_address_is_a_setting_error(url: str) -> None:
     with pytest.raises(SettingsError, match="STORE_URL"):
-        open_store(url, Keeping())
+        open_store(Endpoint.of(url, Access("STORE")), Keeping())

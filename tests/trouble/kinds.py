@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from brokers.base import Broker, Features
 from core.counting import GROUP
+from core.endpoints import Endpoint
 from core.settings import Durability
 from stack import parts
 from stack.kafka import kafka
@@ -65,7 +66,7 @@ class Kind:
     def broker(self, url: str, *, topic_bytes: int) -> Broker:
         """An adapter, not started; the topics that it makes hold `topic_bytes`."""
         make = self.conformance.make_broker
-        return make(url, name="fanrate-trouble", redeliver_after_s=10.0, max_topic_bytes=topic_bytes)
+        return make(Endpoint.of(url), name="fanrate-trouble", redeliver_after_s=10.0, max_topic_bytes=topic_bytes)
 
 
 def _nats(directory: Path, way: Way) -> Part:

@@ -1,0 +1,1 @@
+"""Clusters that lose a node under load: `python -m bench clusters`."""
