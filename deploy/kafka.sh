@@ -1,6 +1,6 @@
 # Formats the volume if it is fresh, which takes a second, and becomes the server.
 set -eu
-properties=/etc/fanrate/kafka.properties
+properties=${1:-/etc/fanrate/kafka.properties}
 options="-XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError -Dlog4j2.level=WARN"
 if ! test -f /var/lib/kafka/data/log/meta.properties; then
   java -Xmx64m -XX:TieredStopAtLevel=1 $options -cp '/opt/kafka/libs/*' \

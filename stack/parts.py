@@ -39,6 +39,9 @@ _STREAMS: Final[dict[Durability, list[str]]] = {
     "fsync": ["--appendonly", "yes", "--appendfsync", "always"],
 }
 
+_ALL: Final = "~* &* +@all"
+"""All rights of a user of Redis. `default` has them too, and is off: in its name Redis reads its append-only file at a
+start, and leaves out the transactions that it has no right to."""
 
 _NO_ACCESS: Final = {
     f"{setting}_{what}": ""
@@ -209,7 +212,7 @@ def _redis(directory: Path, name: str, port: int | None, persistence: Sequence[s
         text += f"tls-cert-file {locks.certificate}\ntls-key-file {locks.key}\ntls-ca-cert-file {locks.authority}\n"
         text += "tls-auth-clients no\n"
     if locks.user:
-        text += f"user default off\nuser {locks.user} on >{locks.password} ~* &* +@all\n"
+        text += f"user default off {_ALL}\nuser {locks.user} on >{locks.password} {_ALL}\n"
         question = f"AUTH {locks.user} {locks.password}\r\n".encode() + question
     return Part(
         name,

@@ -1,31 +1,24 @@
 """`make compose-check`: each compose file brought up for real, scaled, loaded while every container is killed, stopped
-and started again, and given other settings than its volumes were made with. Needs a container engine."""
+and started again, and given other settings than its volumes were made with; then, from the start, with locks. Needs a
+container engine."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from bench.client import Address
-from bench.reading import Reader
-from bench.replay import replay
 from core.errors import FanrateError
 from stack.ports import free_port
 from stack.programs import MISSING_PROGRAM
-from tests.deploy.engine import UP_S, CheckFailed, Container, NoEngine, Project, call, engine_version, project
-from tests.deploy.files import BROKERS, dockerfile
-from tests.trouble.load import Load, load_on
+from tests.deploy.engine import UP_S, CheckFailed, Container, NoEngine, Project, engine_version, project
+from tests.deploy.files import BROKERS
+from tests.deploy.locked import check_locked
+from tests.deploy.steps import build, counted, killed_under_load, locked_down, replayed, say, services_of
 
 FINE, FOUND = 0, 1
-MOST_IMAGE_BYTES = 120_000_000
-"""What the image may hold beyond its base, unpacked."""
-FLOWS_S = 60.0
-"""How soon after a container is healthy again confirms, or counts, must flow."""
-REPLAYS = 2
 TOLD_TRIES = 60
 TOLD_PAUSE_S = 1.0
 NO_ENGINE = """\
@@ -61,10 +54,6 @@ asyncio.run(main())
 another: there, the services ask for another DURABILITY."""
 
 
-def say(step: str, result: str) -> None:
-    print(f"  {step:<22} {result}", flush=True)
-
-
 async def check(broker: str) -> None:
     """Raises FanrateError, or AssertionError from the load, with what is wrong."""
     print(f"docker-compose.{broker}.yml", flush=True)
@@ -76,46 +65,15 @@ async def check(broker: str) -> None:
         say("scale", f"3 replicas, 2 processes after {await scale(compose):.1f} s")
         await replayed(compose)
         await shared_out(compose)
-        await killed_under_load(compose)
+        await killed_under_load(compose, await compose.containers())
         await stopped_and_started(compose)
         await other_settings(compose, broker)
         await topics(compose)
     say("clean", f"LOSS 0 DUP 0, {time.monotonic() - start:.0f} s")
 
 
-async def build(compose: Project) -> None:
-    await compose.compose("build", "--quiet", "api", timeout_s=600)
-    base = re.search(r"^ARG PYTHON=(\S+)$", dockerfile(), re.MULTILINE)
-    assert base
-    size = await call("docker", "run", "--rm", "--network", "none", "fanrate", "du", "-s", "-B1", "/opt/fanrate")
-    beyond = int(size.split()[0])
-    if beyond > MOST_IMAGE_BYTES:
-        raise CheckFailed(f"the image holds {beyond} bytes beyond its base, at most {MOST_IMAGE_BYTES}")
-    say("image", f"{beyond / 1e6:.1f} MB beyond python:{base[1]}")
-
-
-async def locked_down(compose: Project) -> None:
-    """What the kernel says of each container's first process."""
-    for container in await compose.containers():
-        asked = "grep -E '^(Uid|CapBnd|NoNewPrivs):' /proc/1/status; touch /written 2>&1 || true"
-        told = await call("docker", "exec", container.id, "sh", "-c", asked)
-        rights = dict(re.findall(r"^(\w+):\s+(\w+)", told, re.MULTILINE))
-        if rights.get("Uid", "0") == "0" or int(rights["CapBnd"], 16) or rights["NoNewPrivs"] != "1":
-            raise CheckFailed(f"{container.name} has rights: {rights}")
-        if "Read-only" not in told:
-            raise CheckFailed(f"{container.name} could write: {told}")
-    say("locked down", "no root, no capability, nothing to write to")
-
-
 async def scale(compose: Project) -> float:
     return await compose.up("--scale", "api=3", "--scale", "process=2")
-
-
-async def replayed(compose: Project) -> None:
-    result = await replay(compose.url, REPLAYS)
-    if not result.verdict.clean:
-        raise CheckFailed("; ".join([str(result.verdict), *result.verdict.lines()]))
-    say("replay", f"{result.verdict.confirmed} confirmed, {result.verdict.counted} counted, {result.verdict}")
 
 
 async def shared_out(compose: Project) -> None:
@@ -127,24 +85,6 @@ async def shared_out(compose: Project) -> None:
     if len(shares) != 5 or not all(shares.values()):
         raise CheckFailed(f"not everyone took part: {shares}")
     say("shared out", ", ".join(f"{name} {share}" for name, share in shares.items()))
-
-
-async def killed_under_load(compose: Project) -> None:
-    async with load_on(compose.url, soon_s=FLOWS_S) as load:
-        for container in await compose.containers():
-            await compose.kill(container)
-            after_s = await compose.until_back(container)
-            await load.flows()
-            await load.grows("counting", load.counted_rates, FLOWS_S)
-            say(f"kill -9 {container.name}", f"healthy again after {after_s:.1f} s")
-        await load.stop()
-        await settled(load)
-
-
-async def settled(load: Load) -> None:
-    await load.settle(abandoned=True)
-    verdict = await load.verdict()
-    say("load meanwhile", f"{verdict.confirmed} confirmed, {verdict.counted} counted, {verdict}")
 
 
 async def stopped_and_started(compose: Project) -> None:
@@ -201,19 +141,7 @@ async def topics(compose: Project) -> None:
     say("profile topics", ", ".join(names))
 
 
-async def services_of(compose: Project) -> list[Container]:
-    return [each for each in await compose.containers() if each.kind in ("api", "process")]
-
-
-async def counted(compose: Project) -> int:
-    reader = Reader(Address.of(compose.url))
-    try:
-        return (await reader.totals()).count
-    finally:
-        reader.close()
-
-
-async def check_all(brokers: Sequence[str], step: Callable[[str], Awaitable[None]] = check) -> int:
+async def check_all(brokers: Sequence[str], checks: Sequence[Callable[[str], Awaitable[None]]]) -> int:
     """The exit code."""
     try:
         print(await engine_version(), flush=True)
@@ -222,7 +150,8 @@ async def check_all(brokers: Sequence[str], step: Callable[[str], Awaitable[None
         return MISSING_PROGRAM
     for broker in brokers:
         try:
-            await step(broker)
+            for each in checks:
+                await each(broker)
         except (FanrateError, AssertionError) as exc:
             print(f"docker-compose.{broker}.yml: {exc}", file=sys.stderr)
             return FOUND
@@ -232,8 +161,10 @@ async def check_all(brokers: Sequence[str], step: Callable[[str], Awaitable[None
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.deploy.check", description=__doc__)
     parser.add_argument("--broker", choices=[*BROKERS, "all"], default="all", help="[all]")
-    broker = parser.parse_args().broker
-    return asyncio.run(check_all(BROKERS if broker == "all" else [broker]))
+    parser.add_argument("--locks", choices=["without", "with", "both"], default="both", help="[both]")
+    chosen = parser.parse_args()
+    checks = {"without": [check], "with": [check_locked], "both": [check, check_locked]}[chosen.locks]
+    return asyncio.run(check_all(BROKERS if chosen.broker == "all" else [chosen.broker], checks))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.errors import FanrateError
 from core.settings import ApiSettings, ProcessSettings
-from tests.deploy.files import ROOT, compose_file
+from tests.deploy.files import ROOT, compose_file, locks_file
 
 CALL_S = 60.0
 UP_S = 600.0
@@ -95,10 +96,16 @@ class Project:
     def __init__(self, broker: str, port: int) -> None:
         self.name = f"fanrate-check-{broker}"
         self.url = f"http://127.0.0.1:{port}"
-        self._file = compose_file(broker)
+        self._broker = broker
+        self._files = [compose_file(broker)]
         known = {name.upper() for section in (ApiSettings, ProcessSettings) for name in section.model_fields}
         self._env = {name: value for name, value in os.environ.items() if name not in known}
         self._env["PUBLISH"] = f"127.0.0.1:{port}"
+
+    def lock(self, folder: Path) -> None:
+        """From now on with the locks whose files are in `folder`."""
+        self._files.append(locks_file(self._broker))
+        self._env["LOCKS"] = str(folder)
 
     async def compose(self, *arguments: str, timeout_s: float = CALL_S, **settings: str) -> str:
         """One call of `docker compose`; `settings` are what a user would set before it. Raises CheckFailed."""
@@ -125,6 +132,16 @@ class Project:
         """What its own health check says of whether it is ready."""
         _, out, err = await attempt("docker", "exec", container.id, "fanrate", "healthy", "--ready")
         return (out + err).strip()
+
+    async def shown(self, container: Container) -> str:
+        """All that the engine tells of it: its settings, its command lines, its log."""
+        told = []
+        for asked in ("inspect", "top", "logs"):
+            code, out, err = await attempt("docker", asked, container.id)
+            if code:
+                raise CheckFailed(f"docker {asked} {container.name}: {err}")
+            told += [out, err]
+        return "\n".join(told)
 
     async def inside(self, service: str, *argv: str) -> str:
         """What a command says that is run in a container of `service`."""
@@ -182,8 +199,8 @@ class Project:
         return Container(known, f"{name}-{count}", int(pid), int(restarts), health)
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
-        file = ["--env-file", os.devnull, "--file", str(self._file), "--project-name", self.name]
-        return ["docker", "compose", *file, *arguments]
+        files = [each for path in self._files for each in ("--file", str(path))]
+        return ["docker", "compose", "--env-file", os.devnull, *files, "--project-name", self.name, *arguments]
 
 
 @asynccontextmanager

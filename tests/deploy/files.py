@@ -19,6 +19,11 @@ def compose_file(broker: str) -> Path:
     return ROOT / f"docker-compose.{broker}.yml"
 
 
+def locks_file(broker: str) -> Path:
+    """What is named after the compose file for TLS and passwords."""
+    return ROOT / "deploy" / "locks" / f"{broker}.yml"
+
+
 @cache
 def document(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -32,14 +37,24 @@ def services(broker: str) -> dict[str, Service]:
     return {name: service(path, name) for name in document(path)["services"]}
 
 
-def service(path: Path, name: str) -> Service:
+@cache
+def locked_services(broker: str) -> dict[str, Service]:
+    """The same, with the locks."""
+    path, locked = locks_file(broker), dict(services(broker))
+    for name in document(path)["services"]:
+        locked[name] = _merged(locked[name], service(path, name, folder=ROOT))
+    return locked
+
+
+def service(path: Path, name: str, folder: Path | None = None) -> Service:
+    """`folder` is where the paths in this file begin: its own, or that of the file before it on the command line."""
     own: Service = document(path)["services"][name]
     extends = own.get("extends")
     if extends is None:
         return own
     if isinstance(extends, str):
         extends = {"service": extends}
-    base = service(path.parent / extends["file"] if "file" in extends else path, extends["service"])
+    base = service((folder or path.parent) / extends["file"] if "file" in extends else path, extends["service"])
     return _merged(base, {key: value for key, value in own.items() if key != "extends"})
 
 
@@ -67,7 +82,7 @@ def _merged(base: Service, own: Service) -> Service:
         before = base.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             merged[key] = _merged(before, value)
-        elif key in ("volumes", "tmpfs", "networks", "ports") and before:
+        elif key in ("volumes", "tmpfs", "networks", "ports", "secrets") and before:
             merged[key] = list(dict.fromkeys([*before, *value])) if key == "networks" else [*before, *value]
         else:
             merged[key] = value

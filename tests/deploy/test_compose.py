@@ -25,6 +25,8 @@ from tests.deploy.files import (
     document,
     image_environment,
     image_version,
+    locked_services,
+    locks_file,
     services,
 )
 from tests.deploy.files import dockerfile as read_dockerfile
@@ -215,38 +217,28 @@ def test_each_durability_has_its_file(all_of_it: dict[str, Service], broker: str
         assert all_of_it[name]["env_file"] == ["durability/${DURABILITY:-confirmed}.env"]
 
 
-def test_compose_takes_them(broker: str) -> None:
+@pytest.mark.parametrize("locked", [False, True], ids=["open", "locked"])
+def test_compose_takes_them(broker: str, locked: bool) -> None:
     """And sees the same services as this reading of the files."""
+    files = ["-f", compose_file(broker), *(["-f", locks_file(broker)] if locked else [])]
+    command = ["docker", "compose", "--env-file", "/dev/null", *files, "--profile", "topics", "config"]
     try:
-        told = subprocess.run(
-            [
-                "docker",
-                "compose",
-                "--env-file",
-                "/dev/null",
-                "-f",
-                compose_file(broker),
-                "--profile",
-                "topics",
-                "config",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     except OSError as exc:
         pytest.skip(f"docker compose: {exc}")
     if "is not a docker command" in told.stderr or "unknown" in told.stderr:
         pytest.skip("docker has no compose v2")
     assert told.returncode == 0, told.stderr
     found = yaml.safe_load(told.stdout)["services"]
-    ours = services(broker)
+    ours = locked_services(broker) if locked else services(broker)
     assert set(found) == set(ours)
     for name in ours:
         assert found[name]["image"] == ours[name]["image"]
+        assert found[name].get("entrypoint") == ours[name].get("entrypoint")
         assert set(found[name].get("depends_on", {})) == set(ours[name].get("depends_on", {}))
         assert set(found[name]["networks"]) == set(ours[name]["networks"])
+        assert found[name].get("tmpfs", []) == ours[name].get("tmpfs", [])
+        assert [each["source"] for each in found[name].get("secrets", [])] == ours[name].get("secrets", [])
         assert found[name]["read_only"] is True
-        wanted = {key for key, value in ours[name].get("environment", {}).items() if value is not None}
-        assert wanted <= set(found[name].get("environment", {}))
+        wanted = {key: value for key, value in ours[name].get("environment", {}).items() if value is not None}
+        assert wanted.items() <= found[name].get("environment", {}).items()

@@ -136,6 +136,16 @@ async def test_a_user_of_redis_needs_few_rights(server: LockedServer, tmp_path: 
         await works(trouble)
 
 
+@pytest.mark.parametrize("kind", [STORE], ids=["store"], scope="session", indirect=True)
+async def test_what_redis_holds_is_there_after_a_restart(server: LockedServer) -> None:
+    """It reads transactions in the name of the user default, who is off."""
+    with at(server) as client, client.pipeline(transaction=True) as together:
+        together.set("counted", 1).set("applied", 1).execute()
+    await asyncio.to_thread(server.restart)
+    with at(server) as client:
+        assert client.mget("counted", "applied") == [b"1", b"1"]
+
+
 @pytest.mark.parametrize("kind", [NATS, RABBIT, KAFKA], ids=lambda kind: kind.name, scope="session", indirect=True)
 async def test_a_host_that_is_away_leaves_it_to_the_others(server: LockedServer) -> None:
     url = server.url.replace("127.0.0.1:", "127.0.0.1:1,127.0.0.1:")
