@@ -191,7 +191,8 @@ async def _introduce(link: Link, door: Door) -> None:
     except BrokerUnavailable as exc:
         if link.up:
             raise
-        raise door.login_refused(link.address, "it ended the connection at the first question") from exc
+        said = "it ended the connection at the first question"
+        raise door.login_refused(link.address, said, sure=False) from exc
 
 
 async def _log_in(link: Link, door: Door) -> None:

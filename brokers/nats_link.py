@@ -33,7 +33,7 @@ NO_RESPONDERS: Final = "503"
 """The status of an answer that the server gave for want of a receiver."""
 CLOSE_TIMEOUT_S = 1.0
 
-_REFUSED = ("authorization violation", "authentication")
+_REFUSED = ("authorization violation", "authentication expired")
 """What is in the server's words to one whose user or password it does not take, or misses."""
 _CHECK_S = 0.25
 _CONNECT_TIMEOUT_S = 2

@@ -35,6 +35,8 @@ _MAX_UNSENT_BYTES = 8 * 2**20
 
 Command = tuple[str | bytes | int, ...]
 
+_REFUSED: Final = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH")
+"""How Redis begins when it does not let a user in."""
 _LASTING = ("WRONGTYPE", "NOPERM", "FOREIGN")
 """How an error begins that no waiting helps against."""
 
@@ -196,7 +198,7 @@ class Link(asyncio.Protocol):
             raise door.tls_wanted(address)
         if isinstance(first, BrokerUnavailable) and not self._heard:
             raise door.cut_off(address)
-        if isinstance(first, hiredis.ReplyError) and (credentials or str(first).startswith("NOAUTH")):
+        if isinstance(first, hiredis.ReplyError) and str(first).startswith(_REFUSED):
             raise door.login_refused(address, str(first))
         for reply in needed:
             checked(await reply)

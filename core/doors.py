@@ -31,6 +31,7 @@ _EXPIRED: Final = {9: "is not valid yet", 10: "has expired"}
 _OTHER_NAME: Final = {62, 63, 64}
 """Codes of OpenSSL, `X509_V_ERR_...`."""
 _NOT_TLS: Final = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
+_WANTS_OURS: Final = "CERTIFICATE_REQUIRED"
 _ALERT: Final = b"\x15\x03"
 """How an answer begins that is TLS' way to say no."""
 
@@ -115,15 +116,16 @@ class Door:
         protocol.connection_made(transport)
         return transport, protocol
 
-    def login_refused(self, address: Address, said: str) -> EntryRefused:
+    def login_refused(self, address: Address, said: str, *, sure: bool = True) -> EntryRefused:
         """For a server that did not take user and password, or wants some."""
         access, where = self.endpoint.access, address_text(address)
         said = self.endpoint.without_secrets(said.strip())
         if self.endpoint.has_password:
-            credentials = " and ".join(self.endpoint.credentials)
-            return EntryRefused(f"{where} refuses user and password, as {credentials} have them: {said}")
+            names = self.endpoint.credentials
+            credentials = f"{' and '.join(names)} {'have' if len(names) > 1 else 'has'} them"
+            return EntryRefused(f"{where} refuses user and password, as {credentials}: {said}", sure=sure)
         wanted = f"{access.setting}_USER and {access.setting}_PASSWORD"
-        return EntryRefused(f"{where} wants {wanted}: {said}")
+        return EntryRefused(f"{where} wants {wanted}: {said}", sure=sure)
 
     def tls_wanted(self, address: Address) -> EntryRefused:
         """For a server that speaks nothing but TLS, asked without."""
@@ -136,7 +138,9 @@ class Door:
         """For a server that ended a connection without a word."""
         setting, scheme, where = self.endpoint.url_setting, self.endpoint.scheme, address_text(address)
         said = f"{where} ended the connection without a word"
-        if not self.endpoint.tls:
+        if self.endpoint.tls:
+            said += f": it may want a certificate of ours, which {setting} has no way to show"
+        else:
             said += f": it may want TLS, for which {setting} does not ask; {scheme}+tls:// does"
         return EntryRefused(said, sure=False)
 
@@ -153,6 +157,10 @@ class Door:
         if not isinstance(error, ssl.SSLCertVerificationError):
             if isinstance(error, ssl.SSLEOFError):
                 return self._no_tls(address, "it ended the connection", sure=False)
+            if error.reason and _WANTS_OURS in error.reason:
+                return EntryRefused(
+                    f"{setting}_URL: {where} wants a certificate of ours, and there is no way to show one"
+                )
             if error.reason in _NOT_TLS:
                 return self._no_tls(address, f"its answer is something else ({error.reason})")
             return EntryRefused(f"{setting}_URL: no TLS 1.2 or newer with {where}: {error.reason or error}")
@@ -180,7 +188,10 @@ class _Refusals:
             raise EntryRefused(self._last)
 
     def note(self, refusal: EntryRefused) -> None:
+        """Of several tries at once, one counts."""
         self._last = str(refusal)
+        if asyncio.get_running_loop().time() < self._again_at:
+            return
         longest_s = LONGEST_PAUSE_S if refusal.sure else LONGEST_UNSURE_PAUSE_S
         self._pause_s = min(self._pause_s, longest_s)
         spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311

@@ -86,6 +86,8 @@ class Endpoint:
         if not found or not _SCHEME.fullmatch(scheme) or parts is None:
             raise SettingsError(f"{setting}_URL: not of the form SCHEME://HOST[:PORT]")
         entry, at, place = parts["place"].rpartition("@")
+        if "@" in entry:
+            raise SettingsError(f"{_form(setting, scheme)}; they stand once, before the first host")
         if (parts["place"] and "@" in parts["behind"]) or parts["fragment"] or (at and not place):
             raise SettingsError(_form(setting, scheme))
         endpoint = cls(
@@ -245,6 +247,15 @@ def _is_here(address: Address) -> bool:
         return host == "localhost"
 
 
+def _is_text(value: str) -> bool:
+    """What the environment holds need not be."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _as_setting(read: Callable[[], _T]) -> _T:
     try:
         return read()
@@ -255,6 +266,8 @@ def _as_setting(read: Callable[[], _T]) -> _T:
 def _check(endpoint: Endpoint) -> None:
     """Raises SettingsError for what contradicts itself, and for files that cannot be used now."""
     setting = endpoint.access.setting
+    if not (_is_text(endpoint.user) and _is_text(endpoint.access.password)):
+        raise SettingsError(f"{' and '.join(endpoint.credentials)}: not text in UTF-8")
     if endpoint.tls and not endpoint.hosts:
         raise SettingsError(f"{endpoint.url_setting}: names no host")
     if endpoint.access.ca_file and not endpoint.tls:

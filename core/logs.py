@@ -31,7 +31,7 @@ def configure(settings: Logging, **context: str) -> None:
     renderers: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [_console()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -42,3 +42,8 @@ def configure(settings: Logging, **context: str) -> None:
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     structlog.contextvars.bind_contextvars(**context)
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    """With tracebacks as Python writes them: those of a richer library show local variables, and secrets among them."""
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)

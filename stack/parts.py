@@ -47,7 +47,7 @@ _NO_ACCESS: Final = {
     f"{setting}_{what}": ""
     for setting in ("BROKER", "STORE")
     for what in ("USER", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
-}
+} | {"STORE_REPLICAS": ""}
 """The servers are the stack's own: how others are come in to, which the environment may tell, is nothing to them."""
 
 

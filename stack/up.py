@@ -28,7 +28,20 @@ from stack.topology import Running, Topology, bring_up
 LOCK_S: Final = 2.0
 
 _LOCK: Final = "lock"
-_OWN: Final = ("BROKER_URL", "STORE_URL", "READ_TOPICS")
+_OWN: Final = (
+    "BROKER_URL",
+    "BROKER_USER",
+    "BROKER_PASSWORD",
+    "BROKER_PASSWORD_FILE",
+    "BROKER_CA_FILE",
+    "STORE_URL",
+    "STORE_USER",
+    "STORE_PASSWORD",
+    "STORE_PASSWORD_FILE",
+    "STORE_CA_FILE",
+    "STORE_REPLICAS",
+    "READ_TOPICS",
+)
 """Settings of the services that `up` decides itself."""
 
 

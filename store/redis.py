@@ -83,7 +83,7 @@ class RedisStore:
     async def start(self) -> None: ...
 
     async def check(self) -> None:
-        self._primary.doubt()
+        await self._primary.look()
         async with self._primary.calling() as client:
             await answered(client.ping())
             with suppress(exceptions.NoPermissionError):

@@ -21,8 +21,9 @@ from core.errors import StoreRefused, StoreUnavailable
 
 log = structlog.get_logger()
 
-ROLE_S: Final = 0.5
-"""How long one of several may take to tell its role, before it counts as away."""
+ROLE_S: Final = 1.0
+"""How long one of several may take to let us in and tell its role, before it counts as away; longer than what TLS takes
+to fail, whose cause is to be told."""
 WAIT_S: Final = 2.0
 """How long replicas may take to have a write. Below the time for an answer: too few is an answer."""
 
@@ -61,6 +62,16 @@ class Primary:
     def doubt(self) -> None:
         """Ask all again before the next call."""
         self._present = None
+
+    async def look(self) -> None:
+        """Ask all again, while calls go on with the present one. Raises StoreUnavailable."""
+        if len(self._nodes) == 1:
+            return
+        try:
+            self._present = self._nodes[await self._ask_all()]
+        except StoreUnavailable:
+            self.doubt()
+            raise
 
     async def close(self) -> None:
         for client in self._nodes.values():
@@ -131,8 +142,10 @@ async def _role(client: Client) -> str:
     try:
         async with asyncio.timeout(ROLE_S):
             role: str = (await answered(client.role()))[0]
-    except TimeoutError:
-        return "does not answer"
+    except TimeoutError as exc:
+        return f"cannot be asked: {exc}" if str(exc) else "does not answer"
+    except exceptions.NoPermissionError:
+        return "does not tell its role to this user, who needs +role"
     except (exceptions.RedisError, OSError) as exc:
-        return f"is away: {exc}"
+        return f"cannot be asked: {exc}"
     return "is a replica" if role == "slave" else role

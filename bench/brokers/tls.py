@@ -31,7 +31,7 @@ async def _take(visit: Visit) -> list[Taken]:
         loads: dict[str, list[Load]] = {name: [] for name in targets}
         turns = visit.options.repeat
         for turn in range(1, turns + 1):
-            for name, target in targets.items():
+            for name, target in sorted(targets.items(), reverse=turn % 2 == 0):
                 visit.options.say(f"POST /rate, {name}, {turn} of {turns}")
                 loads[name].append(await stage.load(target))
                 await stage.settle()

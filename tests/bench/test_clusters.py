@@ -52,7 +52,7 @@ def test_a_course_beyond_one(worse: dict[str, object]) -> None:
 
 
 def test_all_is_each_of_them() -> None:
-    parse = command._parser().parse_args
+    parse = command._parser("test").parse_args
     assert parse(["clusters", "--kinds", "all"]).kinds == parse(["clusters"]).kinds == list(KINDS)
 
 

@@ -61,6 +61,8 @@ def test_user_and_password_are_in_percent_code() -> None:
     [
         CANARY,
         f"//{CANARY}@host",
+        f"nats://u:{CANARY}@a:1,u:{CANARY}@b:2",
+        f"nats://u:{CANARY}\udce4@host",
         f"user:{CANARY}@host:1",
         f"{CANARY}_://host",
         f"nats://user:{CANARY}@",

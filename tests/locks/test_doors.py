@@ -131,9 +131,11 @@ async def test_a_user_of_redis_needs_few_rights(server: LockedServer, tmp_path: 
     file = tmp_path / "password"
     file.write_text("few-rights")
     with at(server) as client:
-        client.execute_command("ACL", "SETUSER", "few", "on", ">few-rights", "~fanrate:*", "+@all", "-@admin")
-    async with server.kind.visit(server.endpoint(user="few", password_file=str(file))) as trouble:
-        await works(trouble)
+        client.execute_command("ACL", "SETUSER", "few", "on", ">few-rights", "~fanrate:*", "+@all", "-@admin", "+role")
+    several = server.url.replace("127.0.0.1:", "127.0.0.1:1,127.0.0.1:")
+    for url in [server.url, several] if server.kind is STORE else [server.url]:
+        async with server.kind.visit(server.endpoint(url, user="few", password_file=str(file))) as trouble:
+            await works(trouble)
 
 
 @pytest.mark.parametrize("kind", [STORE], ids=["store"], scope="session", indirect=True)
@@ -146,7 +148,9 @@ async def test_what_redis_holds_is_there_after_a_restart(server: LockedServer) -
         assert client.mget("counted", "applied") == [b"1", b"1"]
 
 
-@pytest.mark.parametrize("kind", [NATS, RABBIT, KAFKA], ids=lambda kind: kind.name, scope="session", indirect=True)
+@pytest.mark.parametrize(
+    "kind", [NATS, RABBIT, KAFKA, STORE], ids=lambda kind: kind.name, scope="session", indirect=True
+)
 async def test_a_host_that_is_away_leaves_it_to_the_others(server: LockedServer) -> None:
     url = server.url.replace("127.0.0.1:", "127.0.0.1:1,127.0.0.1:")
     for _ in range(2):  # whichever is the first

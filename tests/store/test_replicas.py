@@ -162,11 +162,36 @@ async def test_a_promoted_replica_is_found(pair: Pair) -> None:
             await store.apply(fold([batch()]))
     with pytest.raises(StoreUnavailable) as told:
         await store.check()
-    assert f"{pair.first.address} is away" in str(told.value)
+    assert f"{pair.first.address} cannot be asked" in str(told.value)
     assert f"{pair.second.address} is a replica" in str(told.value)
     ask(pair.second, "REPLICAOF", "NO", "ONE")
     assert (await count(store, [before])).repeated_rates == 1
     assert (await count(store, [batch()])).counted_rates == 1
+    await store.close()
+
+
+async def test_tls_asked_of_plain_servers_is_told_of_each(pair: Pair) -> None:
+    store = pair.store(0, f"redis+tls://{pair.first.address},{pair.second.address}/0")
+    with pytest.raises(StoreUnavailable) as told:
+        await store.check()
+    for member in (pair.first, pair.second):
+        assert f"{member.address} does not answer to TLS, for which STORE_URL asks" in str(told.value)
+    await store.close()
+
+
+async def test_a_replica_that_hangs_holds_up_checks_and_not_counting(pair: Pair) -> None:
+    store = pair.store(replicas=0)
+    await store.check()
+    await store.apply(fold([batch()]))
+    pair.second.freeze()
+    try:
+        checking = asyncio.create_task(store.check())
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(store.apply(fold([batch()])), 0.5)
+        assert not checking.done()
+        await asyncio.wait_for(checking, SOON_S)
+    finally:
+        pair.second.thaw()
     await store.close()
 
 
