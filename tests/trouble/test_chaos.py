@@ -11,19 +11,22 @@ from stack.member import Member
 from tests.trouble.conftest import Choose
 from tests.trouble.served import ServedWorld
 
+PATIENCE_S = 180.0
+"""A part may be ready no sooner than those that it needs are, and they die too."""
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def _die(member: Member, away_s: float) -> None:
     await member.kill()
     await asyncio.sleep(away_s)
-    await member.start()
+    await member.start(timeout_s=PATIENCE_S)
 
 
 async def _restart(member: Member, away_s: float) -> None:
     await member.stop()
     await asyncio.sleep(away_s)
-    await member.start()
+    await member.start(timeout_s=PATIENCE_S)
 
 
 async def _freeze(member: Member, away_s: float) -> None:
@@ -33,7 +36,7 @@ async def _freeze(member: Member, away_s: float) -> None:
 
 
 async def _crash(member: Member, away_s: float) -> None:
-    await member.crash()
+    await member.crash(timeout_s=PATIENCE_S)
     await asyncio.sleep(away_s)
 
 
