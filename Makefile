@@ -45,7 +45,7 @@ wheel: .venv/dev.stamp ## the wheel and the source archive, into dist/
 trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
 	@$(BIN)/python -m pytest tests/trouble tests/locks --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
 
-compose-check: .venv/dev.stamp ## bring the compose files up for real, where a container engine answers: [BROKER=nats|kafka|rabbit]
+compose-check: .venv/dev.stamp ## bring the compose files up for real, without and with locks, where a container engine answers: [BROKER=nats|kafka|rabbit ARGS=...]
 	@$(BIN)/python -m tests.deploy.check $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
 
 bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: [ARGS="--quick"]

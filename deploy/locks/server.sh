@@ -51,7 +51,8 @@ rabbit)
  "vhosts": [{"name": "/"}],
  "permissions": [{"user": "fanrate", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}]}
 END
-  # A volume that was begun without locks has the user guest: without loopback_users it comes in from nowhere.
+  # A volume that was begun without locks has the user guest. It comes in from nowhere without loopback_users, of which
+  # the image has one of its own in conf.d: no file there is read.
   grep -v -e ^listeners -e ^loopback_users /etc/rabbitmq/rabbitmq.conf >/tmp/rabbit.conf
   cat >>/tmp/rabbit.conf <<END
 listeners.tcp = none
@@ -62,7 +63,8 @@ ssl_options.keyfile = $secrets/server_key
 ssl_options.verify = verify_none
 load_definitions = /tmp/definitions.json
 END
-  export RABBITMQ_CONFIG_FILE=/tmp/rabbit.conf
+  mkdir -p /tmp/conf.d
+  export RABBITMQ_CONFIG_FILE=/tmp/rabbit.conf RABBITMQ_CONFIG_FILES=/tmp/conf.d
   exec rabbitmq-server
   ;;
 kafka)

@@ -223,6 +223,8 @@ def test_rabbit_is_open_to_nobody_else(folder: Path, tmp_path: Path) -> None:
         "load_definitions": str(tmp_path / "tmp" / "definitions.json"),
     }
     assert before.keys() - told.keys() == {"listeners.tcp.default", "loopback_users"}
+    assert "RABBITMQ_CONFIG_FILES=/tmp/conf.d\n" in (LOCKS / "server.sh").read_text(encoding="utf-8")
+    assert not list((tmp_path / "tmp" / "conf.d").iterdir()), "the image's own lets guest in"
     users = yaml.safe_load(written["definitions.json"])["users"]
     assert [(user["name"], user["password"]) for user in users] == [("fanrate", password_of(folder, "broker"))]
 
@@ -263,7 +265,7 @@ def configured(server: str, folder: Path, tmp_path: Path) -> dict[str, str]:
     """What server.sh writes for it, by name."""
     told = run_script(server, folder, tmp_path)
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
-    return {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "tmp").iterdir()}
+    return {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "tmp").iterdir() if path.is_file()}
 
 
 def run_script(server: str, folder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:

@@ -148,6 +148,17 @@ async def test_what_redis_holds_is_there_after_a_restart(server: LockedServer) -
         assert client.mget("counted", "applied") == [b"1", b"1"]
 
 
+@pytest.mark.parametrize("kind", [STORE], ids=["store"], scope="session", indirect=True)
+async def test_a_redis_that_would_forget_it(server: LockedServer) -> None:
+    with at(server) as client:
+        async with server.kind.visit(server.endpoint()) as trouble:
+            for right, back in (("-@all", "+@all"), ("resetkeys", "~*")):
+                client.execute_command("ACL", "SETUSER", "default", right)
+                await says(trouble, "^Redis may forget what it counted: give the user default, ")
+                client.execute_command("ACL", "SETUSER", "default", back)
+                await works(trouble)
+
+
 @pytest.mark.parametrize(
     "kind", [NATS, RABBIT, KAFKA, STORE], ids=lambda kind: kind.name, scope="session", indirect=True
 )
