@@ -17,7 +17,7 @@ from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
 from bench.spine import run as spine_run
-from core.commands import add_version
+from core.commands import Subcommand, add_version
 from core.errors import FanrateError
 from stack.programs import MISSING_PROGRAM, MissingProgram
 
@@ -55,7 +55,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog="Exit codes: 0 fine, 1 the run found something, 2 wrong usage, 3 a needed program is not installed.",
     )
     add_version(parser)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Subcommand)
     _add_replay(commands)
     _add_spine(commands)
     _add_brokers(commands)
@@ -63,7 +63,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_replay(commands: argparse._SubParsersAction[Subcommand]) -> None:
     command = commands.add_parser(
         "replay",
         help="send 5 307 real film ratings, wait until they are counted and compare",
@@ -83,7 +83,7 @@ def _replay(options: argparse.Namespace) -> int:
     return FINE if result.verdict.clean else FOUND
 
 
-def _add_spine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_spine(commands: argparse._SubParsersAction[Subcommand]) -> None:
     defaults = Options()
     command = commands.add_parser(
         "spine",
@@ -107,7 +107,7 @@ def _spine(options: argparse.Namespace) -> int:
     return FINE if uvloop.run(spine_run.run(options.only or list(spine_run.MEASURES), settings)) else FOUND
 
 
-def _add_brokers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_brokers(commands: argparse._SubParsersAction[Subcommand]) -> None:
     defaults, quick = Options(), brokers_run.QUICK
     command = commands.add_parser(
         "brokers",
@@ -151,7 +151,7 @@ def _brokers_run(options: argparse.Namespace) -> int:
     return FINE if uvloop.run(brokers_run.run(names, options.brokers, settings)) else FOUND
 
 
-def _add_clusters(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_clusters(commands: argparse._SubParsersAction[Subcommand]) -> None:
     command = commands.add_parser(
         "clusters",
         help="kill nodes of clusters under load",

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from core.version import __version__
 
@@ -16,6 +17,23 @@ ROOT: Final = Path(__file__).parents[1]
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"fanrate {__version__}")
+
+
+class Subcommand(argparse.ArgumentParser):
+    """The parser of a command among others: it tells the version too, and what it does not know with its own usage
+    instead of that of all."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        add_version(self)
+
+    def parse_known_args(  # type: ignore[override] # of its overloads one is used here
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def remedy(make: str, script: str) -> str:

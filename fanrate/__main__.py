@@ -1,70 +1,39 @@
-"""`fanrate`, also as `python -m fanrate`: hands each command on to the room that has it, and imports no other."""
+"""`fanrate`, also as `python -m fanrate`. Ctrl-C ends it without a traceback, at whatever moment."""
 
 from __future__ import annotations
 
-import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
-from importlib import import_module
-from typing import Final, NamedTuple
 
-from core.commands import add_version
-
-MISSING: Final = 3
-"""The exit code when something that the command needs is not installed."""
+INTERRUPTED = 130
 
 
-class Command(NamedTuple):
-    """`module` has the `main`. A `shared` one has several commands and is told the name of the one that is meant."""
+def main(prog: str = "fanrate") -> int:
+    """Run the command that `sys.argv` asks for; the exit code."""
+    _at_interrupt(_end)
+    from fanrate.commands import prepare
 
-    module: str
-    shared: bool
-    help: str
-
-
-COMMANDS: Final = {
-    "run": Command("stack.__main__", True, "the service in one process, in memory, for trying it"),
-    "up": Command("stack.__main__", True, "the service on this machine, with real servers as local processes"),
-    "services": Command("stack.__main__", True, "install the servers that `up` needs"),
-    "replay": Command("bench.__main__", True, "send 5 307 real ratings and account for every one"),
-    "api": Command("api.__main__", False, "one replica of the HTTP interface"),
-    "process": Command("process.__main__", False, "one counting process"),
-    "dead": Command("process.__main__", True, "list dead letters"),
-    "redrive": Command("process.__main__", True, "send dead letters again"),
-    "healthy": Command("fanrate.healthy", False, "ask the service on this machine how it is, as a health check does"),
-}
-_EPILOG: Final = "`fanrate COMMAND --help` tells more. Exit codes: docs/operations.md."
-
-
-def main(arguments: Sequence[str] | None = None, prog: str = "fanrate") -> int:
-    """Run one command; the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] not in COMMANDS:
-        _parser(prog).parse_args(given)
-    return _run(given[0], given[1:], prog)
-
-
-def _run(name: str, arguments: Sequence[str], prog: str) -> int:
-    command = COMMANDS[name]
+    command = prepare(sys.argv[1:], prog)
+    _at_interrupt(signal.default_int_handler)
     try:
-        room = import_module(command.module)
-    except ModuleNotFoundError as exc:
-        if not command.module.startswith("bench."):
-            raise
-        print(f"{prog}: {name} needs {exc.name}, which is not installed: install fanrate[bench]", file=sys.stderr)
-        return MISSING
-    code: int = room.main([name, *arguments], prog) if command.shared else room.main(arguments, f"{prog} {name}")
-    return code
+        return command()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        _at_interrupt(_end)
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
-    """Tells what there is, and ends the program: it knows commands by name only."""
-    parser = argparse.ArgumentParser(prog, description="Takes ratings over HTTP and counts each once.", epilog=_EPILOG)
-    add_version(parser)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.help, add_help=False)
-    return parser
+def _at_interrupt(handler: signal._HANDLER) -> None:
+    """It stays ignored where it was, as in the background of a script."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _end):
+        signal.signal(signal.SIGINT, handler)
+
+
+def _end(*_: object) -> None:
+    """Before and after the command there is nothing to clear up, and a KeyboardInterrupt in the middle of an import may
+    be swallowed there, or shown."""
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import structlog
 from brokers import open_broker
 from brokers.base import Broker
 from core import program
+from core.commands import Subcommand
 from core.errors import BrokerUnavailable, SettingsError
 from core.lifecycle import serve, until
 from core.logs import configure
@@ -144,7 +145,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = program.parser(prog, "Counts rates from a broker into Redis, or audits them.", ProcessSettings)
     parser.add_argument("--sink", choices=["counting", "audit"], default="counting", help="what it does with the rates")
     parser.add_argument("--file", type=Path, help="for --sink audit: takes a line of JSON for each rate")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Subcommand)
     commands.add_parser("dead", help="list the dead letters, one JSON object a line, and leave them")
     again = commands.add_parser("redrive", help="send the dead letters again, except cut and expired ones")
     again.add_argument("--expired", action="store_true", help="also expired ones; they may count twice")

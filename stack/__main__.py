@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from core.commands import add_version, remedy
+from core.commands import Subcommand, add_version, remedy
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
 from core.sections import load
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m stack") 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog, description=DESCRIPTION, epilog=CODES)
     add_version(parser)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Subcommand)
     run = commands.add_parser("run", help="one process, nothing but Python; nothing survives a restart", epilog=CODES)
     run.add_argument("--port", type=_number(1, 65_535), help="port to listen on [PORT, else 8080]")
     run.set_defaults(command=_run)

@@ -11,6 +11,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BROKERS = ("kafka", "nats", "rabbit")
+OLDEST_COMPOSE = (2, 33)
+"""Older ones refuse `extends` of a service with depends_on, as 2.24 does, or leave depends_on out, as 2.32 does."""
 
 Service = dict[str, Any]
 

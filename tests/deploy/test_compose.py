@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from stack import kafka, parts
 from stack import services as installed
 from tests.deploy.files import (
     BROKERS,
+    OLDEST_COMPOSE,
     ROOT,
     Service,
     compose_file,
@@ -45,6 +47,16 @@ FIXED = {
     "GROUP",  # the only job here is counting
     "SHARDS",  # takes one value only
     "DRAIN_S",  # stop_grace_period goes by it
+    "BROKER_USER",  # by the locks, as the rest: without them the servers know no users, have no TLS
+    "BROKER_PASSWORD",  # and no replicas, a container sees no other files, and who has such settings in the shell
+    "BROKER_PASSWORD_FILE",  # for something else would get services that end at each start
+    "BROKER_CA_FILE",
+    "BROKER_SASL",
+    "STORE_USER",
+    "STORE_PASSWORD",
+    "STORE_PASSWORD_FILE",
+    "STORE_CA_FILE",
+    "STORE_REPLICAS",
 }
 """Settings that a user of the compose files does not choose."""
 VARIABLES = {"DURABILITY": "confirmed", "PUBLISH": "127.0.0.1:8080"}
@@ -217,17 +229,37 @@ def test_each_durability_has_its_file(all_of_it: dict[str, Service], broker: str
         assert all_of_it[name]["env_file"] == ["durability/${DURABILITY:-confirmed}.env"]
 
 
+def compose_version() -> tuple[int, ...]:
+    """Empty if there is none. One that was built by hand may call itself "dev"."""
+    try:
+        told = call("docker", "compose", "version", "--short")
+    except OSError:
+        return ()
+    if told.returncode:
+        return ()
+    found = re.match(r"v?(\d+)\.(\d+)", told.stdout)
+    return tuple(map(int, found.groups())) if found else OLDEST_COMPOSE
+
+
+def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/containers.md"])
+def test_the_pages_tell_the_oldest_compose(page: str) -> None:
+    oldest = ".".join(map(str, OLDEST_COMPOSE))
+    assert re.findall(r"compose v?(\d\S*) or newer", (ROOT / page).read_text(encoding="utf-8")) == [oldest]
+
+
 @pytest.mark.parametrize("locked", [False, True], ids=["open", "locked"])
 def test_compose_takes_them(broker: str, locked: bool) -> None:
     """And sees the same services as this reading of the files."""
     files = ["-f", compose_file(broker), *(["-f", locks_file(broker)] if locked else [])]
     command = ["docker", "compose", "--env-file", "/dev/null", *files, "--profile", "topics", "config"]
-    try:
-        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    except OSError as exc:
-        pytest.skip(f"docker compose: {exc}")
-    if "is not a docker command" in told.stderr or "unknown" in told.stderr:
-        pytest.skip("docker has no compose v2")
+    version = compose_version()
+    if version < OLDEST_COMPOSE:
+        pytest.skip("no docker compose" if not version else f"docker compose is {'.'.join(map(str, version))}")
+    told = call(*command)
     assert told.returncode == 0, told.stderr
     found = yaml.safe_load(told.stdout)["services"]
     ours = locked_services(broker) if locked else services(broker)
@@ -235,7 +267,8 @@ def test_compose_takes_them(broker: str, locked: bool) -> None:
     for name in ours:
         assert found[name]["image"] == ours[name]["image"]
         assert found[name].get("entrypoint") == ours[name].get("entrypoint")
-        assert set(found[name].get("depends_on", {})) == set(ours[name].get("depends_on", {}))
+        waits = {other: each["condition"] for other, each in found[name].get("depends_on", {}).items()}
+        assert waits == {other: each["condition"] for other, each in ours[name].get("depends_on", {}).items()}
         assert set(found[name]["networks"]) == set(ours[name]["networks"])
         assert found[name].get("tmpfs", []) == ours[name].get("tmpfs", [])
         assert [each["source"] for each in found[name].get("secrets", [])] == ours[name].get("secrets", [])

@@ -31,6 +31,28 @@ def test_the_wheel_is_built_with_what_is_locked() -> None:
     assert built.items() <= others.items()
 
 
+def test_nothing_is_installed_but_what_is_locked() -> None:
+    """What comes from a registry has its hash; what was built here comes from none. Nothing is for tests."""
+    text = dockerfile().replace("\\\n", " ")
+    installs = re.findall(r"pip(?: --python \S+)? install (.*?)(?: &&|$)", text, re.MULTILINE)
+    from_registry = [options.split() for options in installs if "--no-index" not in options]
+    assert [options[-2:] for options in from_registry] == [
+        ["-r", "requirements/build.txt"],
+        ["-r", "requirements/runtime.txt"],
+    ]
+    assert all({"--require-hashes", "--only-binary"} <= set(options) for options in from_registry)
+    assert [options.split() for options in installs if "--no-index" in options] == [
+        ["--no-deps", "--no-index", "/wheels/*.whl"]
+    ]
+    assert len(re.findall(r"/pip\b", text)) == len(installs) + 1, "pip is asked for something else"
+    assert "-m pip" not in text
+    (wheel,) = re.findall(r"pip wheel (.*?) &&", text)
+    assert {"--no-deps", "--no-build-isolation"} <= set(wheel.split())
+    assert "requirements/dev.txt" not in text
+    assert "python -m venv --without-pip /opt/fanrate " in text
+    assert re.findall(r"^COPY --from=build (.*)$", text, re.MULTILINE) == ["/opt/fanrate /opt/fanrate"]
+
+
 def test_it_needs_no_frontend_from_a_registry() -> None:
     assert "# syntax=" not in dockerfile()
     assert dockerfile().count("FROM python:${PYTHON}") == dockerfile().count("FROM ") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tarfile
 from email.parser import Parser
 from zipfile import ZipFile
@@ -10,7 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 from core.version import __version__
-from tests.fanrate.conftest import LOCAL, Release
+from tests.fanrate.conftest import LOCAL, ROOT, Release
 
 ROOMS = ["api", "bench", "brokers", "core", "fanrate", "nginx", "process", "stack", "store"]
 READ_AT_RUN_TIME = [
@@ -26,6 +27,7 @@ READ_AT_RUN_TIME = [
 ]
 TYPED = ["brokers/py.typed", "core/py.typed", "fanrate/py.typed"]
 NOT_PACKED = (".ci/", ".github/")
+SYMBOLIC_LINK = "120000"
 METADATA = f"fanrate-{__version__}.dist-info"
 
 
@@ -63,6 +65,17 @@ def test_the_source_archive_holds_all_that_is_kept_in_git(release: Release, sdis
     assert sdist == kept | {"PKG-INFO"}
     assert {"README.md", "LICENSE", "CHANGELOG.md", "Makefile", "pyproject.toml", "requirements/runtime.txt"} <= sdist
     assert {"docs/operations.md", "tests/conftest.py"} <= sdist
+
+
+def test_git_keeps_no_symbolic_link() -> None:
+    """Archives and systems without them would hold something else. Such as one to an environment elsewhere, which a
+    rule for folders does not ignore."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    command = ["git", "ls-files", "--stage"]
+    kept = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    assert len(kept) > 100
+    assert [line for line in kept if line.startswith(SYMBOLIC_LINK)] == []
 
 
 def test_local_files_are_in_neither(release: Release, wheel: set[str], sdist: set[str]) -> None:

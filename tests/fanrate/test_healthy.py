@@ -106,7 +106,7 @@ async def test_a_port_that_is_none(port: str) -> None:
 
 
 def test_it_loads_nothing_that_it_could_do_without() -> None:
-    code = "import sys, fanrate.__main__, fanrate.healthy; print(*sys.modules)"
+    code = "import sys, fanrate.__main__, fanrate.commands, fanrate.healthy; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )

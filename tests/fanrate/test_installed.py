@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.version import __version__
-from fanrate.__main__ import COMMANDS
+from fanrate.commands import COMMANDS
 from stack.ports import HOST, free_port
 from tests.fanrate.conftest import Installed
 from tests.servers import needs
@@ -97,7 +97,7 @@ def test_each_command_tells_how_it_is_called(installed: Installed, name: str) ->
     assert done.stdout.startswith(f"usage: fanrate {name} ")
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["api", "--version"], ["process", "--version"]])
+@pytest.mark.parametrize("arguments", [["--version"], *([name, "--version"] for name in COMMANDS)])
 def test_the_version(installed: Installed, arguments: list[str]) -> None:
     assert installed.call(*arguments).stdout == f"fanrate {__version__}\n"
 
