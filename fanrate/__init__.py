@@ -8,8 +8,8 @@ nothing at all before it is asked for, because the program `fanrate` comes by he
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers know this name; to import it takes longer than all else here
 if TYPE_CHECKING:
     from brokers.base import Broker, Features, Message, Subscription
     from core.durability import Durability
