@@ -23,7 +23,7 @@ TOLD_TRIES = 60
 TOLD_PAUSE_S = 1.0
 NO_ENGINE = """\
 no engine answers: {reason}
-The check needs Docker Engine 20.10 or newer with compose v2 (`docker compose version`), and a user who may use it:
+The check needs Docker Engine 20.10 and compose 2.33 (`docker compose version`), or newer, and a user who may use them:
 https://docs.docker.com/engine/install/"""
 
 SPOILED = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -74,6 +75,10 @@ async def attempt(*argv: str, env: dict[str, str] | None = None, timeout_s: floa
     return child.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
 
 
+COMPOSE_FROM = (2, 33)
+"""Older ones refuse to extend services that depend on others, or forget on which."""
+
+
 async def engine_version() -> str:
     """What answers, for people. Raises NoEngine."""
     try:
@@ -84,6 +89,8 @@ async def engine_version() -> str:
         compose = await call("docker", "compose", "version", "--short")
     except CheckFailed as exc:
         raise NoEngine("docker is there, and its plugin compose v2 is not") from exc
+    if tuple(map(int, re.findall(r"\d+", compose)[:2])) < COMPOSE_FROM:
+        raise NoEngine(f"compose {compose.strip()} is too old for these files")
     return f"docker engine {server.strip()}, compose {compose.strip()}"
 
 
