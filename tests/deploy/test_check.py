@@ -25,5 +25,5 @@ def test_it_says_plainly_that_no_engine_answers(tmp_path: Path) -> None:
     )
     assert tried.returncode == MISSING_PROGRAM
     assert tried.stderr.startswith("no engine answers: ")
-    assert "compose v2" in tried.stderr
+    assert "compose 2.33" in tried.stderr
     assert "Traceback" not in tried.stderr
