@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.errors import FanrateError
 from core.settings import ApiSettings, ProcessSettings
-from tests.deploy.files import ROOT, compose_file, locks_file
+from tests.deploy.files import OLDEST_COMPOSE, ROOT, compose_file, locks_file
 
 CALL_S = 60.0
 UP_S = 600.0
@@ -75,10 +75,6 @@ async def attempt(*argv: str, env: dict[str, str] | None = None, timeout_s: floa
     return child.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
 
 
-COMPOSE_FROM = (2, 33)
-"""Older ones refuse to extend services that depend on others, or forget on which."""
-
-
 async def engine_version() -> str:
     """What answers, for people. Raises NoEngine."""
     try:
@@ -89,7 +85,8 @@ async def engine_version() -> str:
         compose = await call("docker", "compose", "version", "--short")
     except CheckFailed as exc:
         raise NoEngine("docker is there, and its plugin compose v2 is not") from exc
-    if tuple(map(int, re.findall(r"\d+", compose)[:2])) < COMPOSE_FROM:
+    version = re.match(r"v?(\d+)\.(\d+)", compose)  # one that was built by hand may have none
+    if version and tuple(map(int, version.groups())) < OLDEST_COMPOSE:
         raise NoEngine(f"compose {compose.strip()} is too old for these files")
     return f"docker engine {server.strip()}, compose {compose.strip()}"
 
