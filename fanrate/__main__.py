@@ -1,4 +1,4 @@
-"""`fanrate`, also as `python -m fanrate`. Ctrl-C ends it without a traceback, at whatever moment."""
+"""`fanrate`, also as `python -m fanrate`. Ctrl-C ends it without a traceback, also while it imports its command."""
 
 from __future__ import annotations
 

@@ -40,7 +40,6 @@ def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
         ("replay", "uvloop"),
         ("up", "stack.probes"),
         ("run", "aiohttp"),
-        ("healthy", "http.client"),
     ],
 )
 def test_while_it_imports(command: str, module: str) -> None:
