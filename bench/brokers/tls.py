@@ -20,6 +20,8 @@ from stack.member import Member
 from stack.topology import SERVERS
 
 _KEY = "tls"
+_BESIDE = {"broker", "process"}
+"""Roles of which the accounts know those without locks only."""
 
 
 async def _take(visit: Visit) -> list[Taken]:
@@ -37,7 +39,8 @@ async def _take(visit: Visit) -> list[Taken]:
                 await stage.settle()
     spent_us = {name: median(load.cpu_us("api") for load in each) for name, each in loads.items()}
     sample = {name: [load.sample() for load in each] for name, each in loads.items()}
-    return [Taken(_KEY, spent_us["tls"] / spent_us["plain"], loads["tls"][-1].cpu_us_per_rate, sample)]
+    shared = {role: us for role, us in loads["tls"][-1].cpu_us_per_rate.items() if role not in _BESIDE}
+    return [Taken(_KEY, spent_us["tls"] / spent_us["plain"], shared, sample)]
 
 
 @asynccontextmanager
