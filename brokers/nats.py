@@ -56,7 +56,7 @@ _NOT_YET = {10005, 10007, 10009, 10047, 10118, 10119}
 """While a cluster forms or has lost nodes: no peers or room for all copies yet, or nobody who leads. Most such answers
 have the code 503."""
 
-_NO_PEERS: Final = {10005, 10074}
+_NO_PEERS: Final = 10005
 
 _WITHOUT_LOSS: Final[dict[str, object]] = {
     "retention": "interest",
@@ -257,7 +257,7 @@ def _raise_error(answer: _Answer, what: str) -> None:
     if error is None:
         return
     if error.code == 503 or error.err_code in _NOT_YET:
-        few = f"; {COPIES} copies need as many nodes" if error.err_code in _NO_PEERS else ""
+        few = f"; {COPIES} copies need as many nodes" if error.err_code == _NO_PEERS else ""
         raise BrokerUnavailable(f"{what}: {error.description}{few}")
     raise BrokerError(f"{what}: {error.description} ({error.err_code})")
 

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Final
 
-from core.commands import add_version
+from core.commands import add_version, number
 
 HOST: Final = "127.0.0.1"
 PORT: Final = "8080"
@@ -44,17 +44,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--ready", action="store_true", help="ask whether it is ready: whether it can do its work now")
     parser.add_argument(
         "--port",
-        type=_port,
+        type=number(1, 65_535),
         default=os.environ.get("PORT") or PORT,
         help=f"where it listens [PORT, else {PORT}]; a process listens on its HEALTH_PORT",
     )
     return parser
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65_535):
-        raise argparse.ArgumentTypeError(f"a number from 1 to 65535, not {text!r}")
-    return int(text)
 
 
 def _ask(port: int, path: str) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from core.commands import Subcommand, add_version, remedy
+from core.commands import Subcommand, add_version, number, remedy
 from core.errors import SettingsError
 from core.program import WRONG_USAGE
 from core.sections import load
@@ -38,7 +38,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Subcommand)
     run = commands.add_parser("run", help="one process, nothing but Python; nothing survives a restart", epilog=CODES)
-    run.add_argument("--port", type=_number(1, 65_535), help="port to listen on [PORT, else 8080]")
+    run.add_argument("--port", type=number(1, 65_535), help="port to listen on [PORT, else 8080]")
     run.set_defaults(command=_run)
     up = commands.add_parser(
         "up",
@@ -54,12 +54,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="one topic for all, TOPICS topics shared out among the processes, or no broker [DISPATCH, else group]",
     )
     up.add_argument("--durability", choices=get_args(Durability), help="of all servers [DURABILITY, else confirmed]")
-    up.add_argument("--replicas", type=_number(1, 64), default=1, metavar="N", help="API replicas, 1 to 64 [1]")
-    up.add_argument("--processes", type=_number(1, 64), default=1, metavar="N", help="consumers, 1 to 64 [1]")
+    up.add_argument("--replicas", type=number(1, 64), default=1, metavar="N", help="API replicas, 1 to 64 [1]")
+    up.add_argument("--processes", type=number(1, 64), default=1, metavar="N", help="consumers, 1 to 64 [1]")
     up.add_argument("--balancer", choices=["none", *get_args(Balancer)], default="none", help="[none]")
     up.add_argument(
         "--port",
-        type=_number(1, 65_535),
+        type=number(1, 65_535),
         default=8080,
         help="the balancer's port; without one, replica k listens on PORT + k - 1 [8080]",
     )
@@ -116,15 +116,6 @@ def _services(arguments: argparse.Namespace) -> int:
     from stack import services
 
     return services.main(get_args(Broker) if arguments.broker == "all" else [arguments.broker])
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text[:6]) <= most):
-            raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ _ALL: Final = "~* &* +@all"
 """All rights of a user of Redis. `default` has them too, and is off: in its name Redis reads its append-only file at a
 start, and leaves out the transactions that it has no right to."""
 
-_NO_ACCESS: Final = {
+NO_ACCESS: Final = {
     f"{setting}_{what}": ""
     for setting in ("BROKER", "STORE")
     for what in ("USER", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
@@ -154,7 +154,7 @@ def process(
     """One consumer; `port` is that of its health and metrics, `env` its further settings."""
     port = port or free_port()
     settings = {"HOST": HOST, "HEALTH_PORT": str(port), "BROKER_URL": broker_url, "STORE_URL": store_url}
-    return _service("process", Tier.PROCESS, directory, name, port, {**_NO_ACCESS, **settings, **(env or {})})
+    return _service("process", Tier.PROCESS, directory, name, port, {**NO_ACCESS, **settings, **(env or {})})
 
 
 def api(
@@ -170,7 +170,7 @@ def api(
     port = port or free_port()
     settings = {"HOST": HOST, "PORT": str(port), "STORE_URL": store_url}
     settings |= {"BROKER_URL": broker_url} if broker_url else {}
-    return _service("api", Tier.API, directory, name, port, {**_NO_ACCESS, **settings, **(env or {})})
+    return _service("api", Tier.API, directory, name, port, {**NO_ACCESS, **settings, **(env or {})})
 
 
 def nginx(

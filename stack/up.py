@@ -20,6 +20,7 @@ from core.lifecycle import Deadline, on_signals
 from core.sections import load
 from core.settings import ApiSettings, Logging, ProcessSettings
 from stack.member import Member, PartFailed, PortTaken
+from stack.parts import NO_ACCESS
 from stack.ports import is_free
 from stack.programs import MISSING_PROGRAM, MissingProgram
 from stack.supervisor import Stack
@@ -28,20 +29,7 @@ from stack.topology import Running, Topology, bring_up
 LOCK_S: Final = 2.0
 
 _LOCK: Final = "lock"
-_OWN: Final = (
-    "BROKER_URL",
-    "BROKER_USER",
-    "BROKER_PASSWORD",
-    "BROKER_PASSWORD_FILE",
-    "BROKER_CA_FILE",
-    "STORE_URL",
-    "STORE_USER",
-    "STORE_PASSWORD",
-    "STORE_PASSWORD_FILE",
-    "STORE_CA_FILE",
-    "STORE_REPLICAS",
-    "READ_TOPICS",
-)
+_OWN: Final = ("BROKER_URL", "STORE_URL", "READ_TOPICS", *NO_ACCESS)
 """Settings of the services that `up` decides itself."""
 
 
