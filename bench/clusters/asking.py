@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 
 from brokers.kafka_link import connect
 from brokers.kafka_wire import MetadataRequest
+from core import counting, letters
 from core.doors import Door
 from core.endpoints import Endpoint
 from core.errors import BrokerError, FanrateError
@@ -29,8 +30,8 @@ from stack.programs import find
 from stack.rabbit import rabbitmqctl
 
 TOPIC: Final = "rates"
-LETTERS: Final = "rates_dead"
-GROUPS: Final = {TOPIC: "counters", LETTERS: "redrive"}
+LETTERS: Final = letters.dead_topic(TOPIC)
+GROUPS: Final = {TOPIC: counting.GROUP, LETTERS: letters.GROUP}
 
 ANSWER_S: Final = 3.0
 MOST_BEHIND: Final = 1000
