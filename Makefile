@@ -60,7 +60,8 @@ cluster-check: .venv/bench.stamp ## kill nodes of three-node clusters under load
 lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra dev -c requirements/bench.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab -c requirements/bench.txt pyproject.toml -o requirements/lab.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab --extra dev -c requirements/lab.txt pyproject.toml -o requirements/dev.txt
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/dev.txt - -o requirements/build.txt
 
 clean: ## remove what make made
@@ -76,7 +77,12 @@ clean: ## remove what make made
 	@$(PIP) -r $<
 	@touch $@
 
-.venv/dev.stamp: requirements/dev.txt .venv/bench.stamp
+.venv/lab.stamp: requirements/lab.txt .venv/bench.stamp
+	@echo "installing what requirements/lab.txt pins"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/lab.stamp
 	@echo "installing what requirements/dev.txt pins"
 	@$(PIP) -r $<
 	@touch $@
