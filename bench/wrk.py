@@ -56,16 +56,23 @@ class Peak(msgspec.Struct, frozen=True):
         return self.confirmed_rates / (self.duration_us / 1e6)
 
 
-def command(address: Address, script: str, *, connections: int, seconds: float) -> list[str]:
-    """wrk with one thread; raises MissingProgram."""
-    options = ["-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout", f"{_TIMEOUT_S}s"]
+def command(address: Address, script: str, *, connections: int, seconds: float, threads: int = 1) -> list[str]:
+    """wrk's command line; raises MissingProgram. Its timeout is long: one that passes only hides a latency."""
+    options = ["-t", str(threads), "-c", str(connections), "-d", f"{max(1, round(seconds))}s"]
+    options += ["--timeout", f"{_TIMEOUT_S}s"]
     return [str(find("wrk")), *options, "-s", script, f"http://{address}"]
 
 
 async def run(address: Address, script: Script, *, connections: int, seconds: float) -> Peak:
     """Send at full load for `seconds`, in whole seconds; raises MissingProgram and WrkFailed."""
+    output = await told(address, script, connections=connections, seconds=seconds)
+    return peak(output, script, connections=connections)
+
+
+async def told(address: Address, script: Script, *, connections: int, seconds: float, threads: int = 1) -> str:
+    """What wrk prints when it has done the same, as it prints it; raises MissingProgram and WrkFailed."""
     with as_file(files("bench").joinpath("wrk", f"{script}.lua")) as path:
-        arguments = command(address, str(path), connections=connections, seconds=seconds)
+        arguments = command(address, str(path), connections=connections, seconds=seconds, threads=threads)
         process = await asyncio.create_subprocess_exec(
             *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
@@ -76,9 +83,17 @@ async def run(address: Address, script: Script, *, connections: int, seconds: fl
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+    text = output.decode(errors="replace")
     if process.returncode:
-        raise WrkFailed(output.decode(errors="replace").strip())
-    return msgspec.structs.replace(parse(output), connections=connections, rates_per_request=RATES_PER_REQUEST[script])
+        raise WrkFailed(text.strip())
+    return text
+
+
+def peak(output: str, script: Script, *, connections: int) -> Peak:
+    """What `output` comes to, with what wrk does not say of itself; raises WrkFailed."""
+    return msgspec.structs.replace(
+        parse(output.encode()), connections=connections, rates_per_request=RATES_PER_REQUEST[script]
+    )
 
 
 def parse(output: bytes) -> Peak:
