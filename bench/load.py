@@ -12,9 +12,11 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+
+import msgspec
 
 from bench.client import Address, Broken, Connection, Refused, Silent, request_bytes
 from bench.ledger import Ledger
@@ -41,6 +43,12 @@ def rate_request(address: Address, rate: Rate, key: str = "") -> Request:
     """`POST /rate` in its query form."""
     path = f"/rate?rate={rate[1]}&subject={rate[0]}"
     return Request((rate,), request_bytes(address, "POST", path, key=key))
+
+
+def rates_request(address: Address, rates: Sequence[Rate]) -> Request:
+    """`POST /rates` with a JSON array."""
+    body = msgspec.json.encode([{"rate": rate, "subject": subject} for subject, rate in rates])
+    return Request(tuple(rates), request_bytes(address, "POST", "/rates", body=body, content_type="application/json"))
 
 
 @dataclass(slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -69,12 +71,23 @@ async def run(address: Address, script: Script, *, connections: int, seconds: fl
     return peak(output, script, connections=connections)
 
 
-async def told(address: Address, script: Script, *, connections: int, seconds: float, threads: int = 1) -> str:
+async def told(
+    address: Address,
+    script: str,
+    *,
+    connections: int,
+    seconds: float,
+    threads: int = 1,
+    arguments: Sequence[str] = (),
+) -> str:
     """What wrk prints when it has done the same, as it prints it; raises MissingProgram and WrkFailed."""
     with as_file(files("bench").joinpath("wrk", f"{script}.lua")) as path:
-        arguments = command(address, str(path), connections=connections, seconds=seconds, threads=threads)
+        argv = command(address, str(path), connections=connections, seconds=seconds, threads=threads)
         process = await asyncio.create_subprocess_exec(
-            *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *argv,
+            *(["--", *arguments] if arguments else []),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         try:
             async with asyncio.timeout(seconds + 2 * _TIMEOUT_S):
@@ -94,6 +107,21 @@ def peak(output: str, script: Script, *, connections: int) -> Peak:
     return msgspec.structs.replace(
         parse(output.encode()), connections=connections, rates_per_request=RATES_PER_REQUEST[script]
     )
+
+
+async def run_bytes(
+    address: Address, path: Path, *, connections: int, seconds: float, rates_per_request: int = 1
+) -> Peak:
+    """Like `run`, with the requests in `path`, which `write_requests` made."""
+    output = await told(address, "bytes", connections=connections, seconds=seconds, arguments=[str(path)])
+    return msgspec.structs.replace(parse(output.encode()), connections=connections, rates_per_request=rates_per_request)
+
+
+def write_requests(path: Path, requests: Iterable[bytes]) -> None:
+    """Whole requests as they go over the wire, for `run_bytes`."""
+    with path.open("wb") as file:
+        for request in requests:
+            file.write(b"%d\n%b" % (len(request), request))
 
 
 def parse(output: bytes) -> Peak:
