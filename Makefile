@@ -62,6 +62,7 @@ lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab -c requirements/bench.txt pyproject.toml -o requirements/lab.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab --extra dev -c requirements/lab.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 bench/peers/requirements.in -o requirements/peers.txt
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/dev.txt - -o requirements/build.txt
 
 clean: ## remove what make made
@@ -85,6 +86,12 @@ clean: ## remove what make made
 .venv/dev.stamp: requirements/dev.txt .venv/lab.stamp
 	@echo "installing what requirements/dev.txt pins"
 	@$(PIP) -r $<
+	@touch $@
+
+.venv/peers.stamp: requirements/peers.txt | .venv/python.stamp
+	@echo "installing what requirements/peers.txt pins into .venv/peers"
+	@$(PYTHON) -m venv --clear .venv/peers
+	@.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 .venv/python.stamp:
