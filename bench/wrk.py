@@ -47,6 +47,11 @@ class Peak(msgspec.Struct, frozen=True):
         return self.confirmed * self.rates_per_request
 
     @property
+    def failed(self) -> int:
+        """Requests that were not answered 200, and sockets with an error."""
+        return self.not_200 + self.connect + self.read + self.write + self.timeout
+
+    @property
     def sent_rates(self) -> int:
         """At most so many left: each connection may have had one under way at the end, each error another."""
         unanswered = self.connections + self.read + self.write + self.timeout

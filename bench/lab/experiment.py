@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -69,7 +69,7 @@ class _Series(msgspec.Struct, forbid_unknown_fields=True):
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     title: str
     series: list[_Series]
-    repeat: int = 3
+    repeat: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
 
 
 def named() -> list[str]:
@@ -88,6 +88,8 @@ def load(name: str) -> Experiment:
     try:
         file = msgspec.convert(tomllib.loads(text), _File)
         rows = [row for series in file.series for row in rows_of(series.name, series.setup, series.workload)]
+        if not rows:
+            raise BadExperiment("it has no rows")
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, BadExperiment) as exc:
         raise BadExperiment(f"{name}: {exc}") from exc
     return Experiment(Path(name).stem, file.title, file.repeat, rows)
@@ -96,13 +98,13 @@ def load(name: str) -> Experiment:
 def rows_of(series: str, setup: Mapping[str, object], workload: Mapping[str, object]) -> list[Row]:
     """All combinations of the axes; raises BadExperiment."""
     try:
-        return [
-            Row(series, msgspec.convert(one, Setup), msgspec.convert(other, Workload))
-            for one in _combinations(setup)
-            for other in _combinations(workload)
-        ]
+        setups = [msgspec.convert(one, Setup) for one in _combinations(setup)]
+        workloads = [msgspec.convert(one, Workload) for one in _combinations(workload)]
     except msgspec.ValidationError as exc:
         raise BadExperiment(f"series {series}: {exc}") from exc
+    for pair in (pair for one in setups for pair in one.settings.split() if "=" not in pair):
+        raise BadExperiment(f"series {series}: settings are NAME=VALUE with spaces between, not {pair!r}")
+    return [Row(series, one, other) for one in setups for other in workloads]
 
 
 def _combinations(axes: Mapping[str, object]) -> Iterator[dict[str, object]]:

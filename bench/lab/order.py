@@ -45,10 +45,9 @@ def visits(rows: Sequence[Row], repeat: int, seed: str) -> list[Visit]:
     by_setup: dict[Setup, list[Row]] = {}
     for row in rows:
         by_setup.setdefault(row.setup, []).append(row)
-    found = []
+    found: list[Visit] = []
     for turn in range(1, repeat + 1):
         setups = list(by_setup)
         chance.shuffle(setups)
-        for setup in setups:
-            found.append(Visit(setup, chance.sample(by_setup[setup], len(by_setup[setup])), turn))
+        found += [Visit(setup, chance.sample(by_setup[setup], len(by_setup[setup])), turn) for setup in setups]
     return found

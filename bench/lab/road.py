@@ -35,6 +35,9 @@ _BODIES: Final = 8
 """At least so many different requests, where each holds many rates."""
 
 
+_NAMES: Final = {50.0: "p50", 90.0: "p90", 99.0: "p99", 99.9: "p99.9", 100.0: "max"}
+
+
 class PartDied(FanrateError):
     """A part of the setup ended by itself during a run."""
 
@@ -259,8 +262,8 @@ def _per_message(before: tuple[float, float] | None, after: tuple[float, float] 
 
 
 def _milliseconds(times: Histogram) -> dict[str, float]:
-    names = {50.0: "p50", 90.0: "p90", 99.0: "p99", 99.9: "p99.9", 100.0: "max"}
-    return {name: round(value * 1000, 3) for name, value in zip(names.values(), times.percentiles_s(*names).values())}
+    told = times.percentiles_s(50.0, 90.0, 99.0, 99.9, 100.0)
+    return {_NAMES[percent]: round(value * 1000, 3) for percent, value in told.items()}
 
 
 def _books(verdict: Verdict) -> Books:

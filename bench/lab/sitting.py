@@ -36,7 +36,7 @@ from bench.lab.road import Found, Road
 from bench.lab.stage import Stage, fanrate_stage
 from bench.peers import PEERS, NotBuilt
 from core.errors import FanrateError, SettingsError
-from core.version import VERSION
+from core.version import __version__
 from stack.programs import MissingProgram
 
 MOST_FAILED: Final = 0.01
@@ -160,7 +160,7 @@ class Sitting:
             at=datetime.now(UTC),
             command=shlex.join(sys.orig_argv),
             commands=list(found.commands),
-            fanrate=VERSION,
+            fanrate=__version__,
             machine=_machine(row.setup),
             setup=row.setup,
             workload=row.workload,
