@@ -12,8 +12,10 @@ from bench.bars import CONNECTIONS, Bar, Measured, Options
 from bench.client import Address
 from bench.freshness import probe
 from bench.ledger import Ledger
-from bench.load import Report, open_loop, percentile, rate_request
+from bench.load import OpenLoopReport, percentile, rate_request
+from bench.open_loop import open_loop
 from bench.scene import WARM_UP_S, Scene, scene
+from bench.schedule import Schedule
 
 _SUBJECTS = 3000
 
@@ -46,13 +48,13 @@ async def measure(options: Options) -> Measured:
         return measured
 
 
-async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[Report, list[float]]:
+async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[OpenLoopReport, list[float]]:
     address = Address.of(stage.api.url)
     ledger = Ledger()
     requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
     async with asyncio.TaskGroup() as tasks:
         schedule = tasks.create_task(
-            open_loop(address, requests, ledger, per_s=per_s, seconds=seconds, connections=CONNECTIONS),
+            open_loop([address], requests, ledger, Schedule(per_s, seconds), connections=CONNECTIONS),
             name="schedule",
         )
         probes = tasks.create_task(probe(address, stage.running.redis.url, ledger, seconds), name="probes")
@@ -60,18 +62,18 @@ async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[Report, lis
     return schedule.result(), [each.from_confirm_s for each in probes.result()]
 
 
-def _sample(turn: int, per_s: float, report: Report, delays_s: list[float]) -> dict[str, object]:
+def _sample(turn: int, per_s: float, report: OpenLoopReport, delays_s: list[float]) -> dict[str, object]:
     return {
         "turn": turn,
         "scheduled_per_s": round(per_s),
-        "confirmed_per_s": round(len(report.confirmed_at) / report.seconds),
+        "confirmed_per_s": round(report.confirmed / report.seconds),
         "statuses": dict(report.statuses),
         "failed": report.failed,
         "unsent": report.unsent,
         "fell_behind": report.fell_behind,
         "visible_ms": _percentiles_ms(delays_s),
-        "answer_ms": _percentiles_ms(report.latencies_s),
-        "generator_late_ms": _percentiles_ms(report.wake_ups_s),
+        "answer_ms": report.latency.told_ms(),
+        "generator_late_ms": report.lateness.told_ms(),
         "probes": len(delays_s),
     }
 
