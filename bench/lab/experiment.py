@@ -27,10 +27,13 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from bench.lab.document import Setup, Workload
+from bench.peers import PEERS
 from core.errors import FanrateError
 
 SUFFIX: Final = ".toml"
 QUICK_SECONDS: Final = 4.0
+FANRATE: Final = "fanrate"
+"""The system that is no peer."""
 _SCALAR: Final = {"offered"}
 
 
@@ -104,6 +107,8 @@ def rows_of(series: str, setup: Mapping[str, object], workload: Mapping[str, obj
         raise BadExperiment(f"series {series}: {exc}") from exc
     for pair in (pair for one in setups for pair in one.settings.split() if "=" not in pair):
         raise BadExperiment(f"series {series}: settings are NAME=VALUE with spaces between, not {pair!r}")
+    for system in (one.system for one in setups if one.system not in {FANRATE, *PEERS}):
+        raise BadExperiment(f"series {series}: no system {system!r}; there are {', '.join([FANRATE, *PEERS])}")
     return [Row(series, one, other) for one in setups for other in workloads]
 
 

@@ -15,13 +15,13 @@ from bench import accounts, freshness, wrk
 from bench.bars import Options
 from bench.client import Address
 from bench.histogram import Histogram
+from bench.lab._tmp import Watch, reset_peaks
 from bench.lab.calibration import calibrate
 from bench.lab.document import Books, Busy, Holding, Peak, Tail, WarmUp, Workload
 from bench.lab.stage import Stage
 from bench.ledger import Ledger, Verdict
-from bench.load import Request
-from bench.machine import Watch
-from bench.open_loop import OpenLoopReport, open_loop
+from bench.load import OpenLoopReport, Request
+from bench.open_loop import open_loop
 from bench.schedule import Schedule
 from core.errors import FanrateError
 from core.rates import Rate
@@ -31,6 +31,7 @@ AGREE: Final = 0.05
 WINDOW_S: Final = 2.0
 QUICK_WINDOW_S: Final = 1.0
 MOST_WINDOWS: Final = 8
+QUICK_MOST_WINDOWS: Final = 3
 _BODIES: Final = 8
 """At least so many different requests, where each holds many rates."""
 
@@ -81,7 +82,7 @@ class Road:
         """Raises PartDied, NothingConfirmed, and what wrk and the broker raise; groups of them too."""
         try:
             await self._warm_up()
-            accounts.reset_peaks(self._stage.roles)
+            reset_peaks(self._stage.roles)
             await self._peak()
             for offered in self._workload.offered:
                 await self._tail(offered)
@@ -95,9 +96,10 @@ class Road:
     async def _warm_up(self) -> None:
         """Loads until two in a row agree; their rates are in the books, and in nothing else."""
         await self._stage.warm(self._options)
-        seconds = QUICK_WINDOW_S if self._options.quick else WINDOW_S
+        quick = self._options.quick
+        seconds, most = (QUICK_WINDOW_S, QUICK_MOST_WINDOWS) if quick else (WINDOW_S, MOST_WINDOWS)
         told: list[float] = []
-        while len(told) < MOST_WINDOWS and not agree(told):
+        while len(told) < most and not agree(told):
             self._options.say(f"warming up, load {len(told) + 1}")
             peaks = await self._full_load(seconds)
             told.append(sum(peak.per_s for peak in peaks))
@@ -208,7 +210,7 @@ class Road:
 
     def _remember_memory(self) -> None:
         read = accounts.read(self._stage.roles)
-        self.found.memory_peak_bytes = {role: account.peak_bytes for role, account in read.items()}
+        self.found.memory_peak_bytes = {role: account.rss_bytes for role, account in read.items()}
 
 
 class NothingConfirmed(FanrateError):

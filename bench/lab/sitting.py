@@ -29,7 +29,7 @@ from bench import machine
 from bench.bars import Options
 from bench.lab import document
 from bench.lab.document import Outcome, Run, Setup
-from bench.lab.experiment import Experiment, Row
+from bench.lab.experiment import FANRATE, Experiment, Row
 from bench.lab.order import Visit, visits
 from bench.lab.peer_stage import peer_stage
 from bench.lab.road import Found, Road
@@ -41,7 +41,6 @@ from stack.programs import MissingProgram
 
 MOST_FAILED: Final = 0.01
 """The share of requests without a confirm beyond which a peak is void."""
-FANRATE: Final = "fanrate"
 _HINDRANCES: Final = (MissingProgram, NotBuilt, SettingsError)
 
 
@@ -188,11 +187,9 @@ async def stage_of(setup: Setup, options: Options) -> AsyncIterator[Stage]:
     if setup.system == FANRATE:
         async with fanrate_stage(setup, options) as stage:
             yield stage
-    elif setup.system in PEERS:
+    else:
         async with peer_stage(setup) as other:
             yield other
-    else:
-        raise SettingsError(f"no system {setup.system!r}; there are {', '.join([FANRATE, *PEERS])}")
 
 
 def describe(setup: Setup) -> str:

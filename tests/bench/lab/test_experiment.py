@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.lab.document import Setup, Workload
-from bench.lab.experiment import BadExperiment, Row, load, named, rows_of
+from bench.lab.experiment import FANRATE, BadExperiment, Row, load, named, rows_of
 from bench.lab.order import visits
-from bench.lab.sitting import FANRATE, file_name
+from bench.lab.sitting import file_name
 from bench.peers import PEERS
 
 
@@ -44,6 +44,7 @@ def test_every_list_is_an_axis_and_the_offered_loads_are_none() -> None:
         ({"broker": "nats", "replica": 1}, {}, "replica"),
         ({"replicas": 1}, {}, "broker"),
         ({"broker": "nats", "settings": "MAX_IN_FLIGHT"}, {}, "MAX_IN_FLIGHT"),
+        ({"broker": "nats", "system": "faster"}, {}, "faster"),
         ({"broker": "nats"}, {"offered": [0.5, 3]}, "offered"),
         ({"broker": "nats"}, {"seconds": 0}, "seconds"),
         ({"broker": "nats"}, {"connections": "many"}, "connections"),
