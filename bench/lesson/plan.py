@@ -117,8 +117,10 @@ def _handlers(brokers: Sequence[Broker]) -> Iterator[Stop]:
     millis = f"{WORK_S * 1e3:g} ms of work on each"
     title = "a handler per message, no broker"
     plain = Row("inline", "handler", title, None, lesson=HANDLER)
+    relaxed = Row("inline-relaxed", "handler", f"{title}, answered before it is counted", None)
     working = Row("inline-work", "handler", f"{title}, {millis}", None, lesson=HANDLER)
     yield Stop(Topology(dispatch="inline"), [plain])
+    yield Stop(Topology(dispatch="inline", durability="relaxed"), [relaxed])
     yield Stop(Topology(dispatch="inline", api_env=work), [working])
     for broker in brokers[:1]:
         behind = Row(f"{broker}-work", "handler", f"{NAMES[broker]}, {millis} behind the broker", broker, share=0.2)
