@@ -56,8 +56,9 @@ def _one(results: Results) -> Iterator[str]:
         )
     yield (
         "Fanrate publishes what has come in by the end of a turn of the event loop, and waits for no more. So an "
-        "answer takes as long as a confirm of the broker's, up to two if two publishes are under way already. Five connections make batches of five rates at "
-        "most: it is where publishing in groups gains least. What it does at 64 is in the README."
+        "answer takes as long as a confirm of the broker's, up to two if two publishes are under way already. Five "
+        "connections make batches of five rates at most: it is where publishing in groups gains least. What it does at 64 "
+        "is in the README."
     )
 
 
@@ -117,9 +118,9 @@ def _handler(results: Results) -> Iterator[str]:
     if plain and relaxed:
         yield (
             f"That has {number(plain)} requests/s: an answer waits until Redis has the rate on its disk, "
-            f"{duration(CONNECTIONS / plain)} on this one. With DURABILITY=relaxed, answered as soon as it is taken in, "
-            f"the same handler has {number(relaxed)}. A broker answers sooner because its own write is quicker: NATS "
-            "and Kafka leave the disk to the system, Redis is told not to (docs/delivery.md)."
+            f"{duration(CONNECTIONS / plain)} on this one. With DURABILITY=relaxed, answered as soon as it is taken "
+            f"in, the same handler has {number(relaxed)}. A broker answers sooner because its own write is quicker: "
+            "NATS and Kafka leave the disk to the system, Redis is told not to (docs/delivery.md)."
         )
     if working:
         yield (
