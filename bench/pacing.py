@@ -11,17 +11,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import inf
 from typing import Final
 
 from bench.alarm import Alarm
-from bench.busy import Pulse
 from bench.client import Address
 from bench.ledger import Ledger
 from bench.lines import BROKEN, REFUSED, SILENT, Line
 from bench.load import OpenLoopReport, Request
+from bench.pulse import Pulse
 
 GRACE_S: Final = 1.0
 """How long after the end of the schedule its last requests may still leave."""
@@ -94,8 +95,9 @@ class Engine:
     async def _connect(self) -> None:
         """Latencies are not to hold the time of it. Lines that cannot connect try again with their first request."""
         openings = (line.open() for line in self._lines)
-        async with asyncio.timeout(self.timeout_s):
-            await asyncio.gather(*openings, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout_s):
+                await asyncio.gather(*openings, return_exceptions=True)
 
     def _begin(self) -> None:
         self._start = self._last = time.monotonic()

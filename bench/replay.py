@@ -110,22 +110,14 @@ async def _send(
     finally:
         watchdog.cancel()
     if stop.is_set():
-        raise ReplayFailed(f"nothing was confirmed for {patience_s:g} s: {_outcomes(report)}")
+        raise ReplayFailed(f"nothing was confirmed for {patience_s:g} s: {report.outcomes}")
     if rejected := sum(count for status, count in report.statuses.items() if _is_final(status)):
-        raise ReplayFailed(f"{rejected} rates were refused for good: {_outcomes(report)}")
+        raise ReplayFailed(f"{rejected} rates were refused for good: {report.outcomes}")
     return report
 
 
 def _is_final(status: int) -> bool:
     return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _outcomes(report: Report) -> str:
-    told = [f"{count} answers of {status}" for status, count in sorted(report.statuses.items())]
-    for count, what in ((report.refused, "refused"), (report.broken, "broken"), (report.silent, "silent")):
-        if count:
-            told.append(f"{count} connections {what}")
-    return ", ".join(told) or "no answers"
 
 
 def _bar(what: str, total: int) -> tqdm[NoReturn]:
