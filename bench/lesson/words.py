@@ -57,8 +57,8 @@ def _one(results: Results) -> Iterator[str]:
     yield (
         "Fanrate publishes what has come in by the end of a turn of the event loop, and waits for no more. So an "
         "answer takes as long as a confirm of the broker's, up to two if two publishes are under way already. Five "
-        "connections make batches of five rates at most: it is where publishing in groups gains least. What it does at 64 "
-        "is in the README."
+        "connections make batches of five rates at most: it is where publishing in groups gains least. What it does at "
+        "64 is in the README."
     )
 
 

@@ -67,3 +67,21 @@ def test_a_bar_is_met_on_its_side_and_never_by_a_void_run(value: float | None, a
     bar = Bar("measure", "ms", 1.1, at_most, value)
     assert bar.met is met
     assert str(bar).endswith("met" if met else "MISSED")
+
+
+async def test_threads_begin_elsewhere_and_what_is_told_is_what_wrk_prints(
+    serve: Callable[..., Awaitable[Address]],
+) -> None:
+    needs("wrk")
+    first: dict[int, str] = {}
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport
+        first.setdefault(request.transport.get_extra_info("peername")[1], request.query["subject"])
+        return web.Response()
+
+    output = await wrk.told(await serve(handle), "rate", connections=5, threads=5, seconds=1)
+    assert len(set(first.values())) == len(first) == 5
+    assert "Thread Stats" in output
+    confirmed = wrk.peak(output, "rate", connections=5).confirmed
+    assert f"\n{confirmed} requests answered 200, " in output
