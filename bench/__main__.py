@@ -16,6 +16,7 @@ from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
+from bench.lab.commands import add_compare
 from bench.spine import run as spine_run
 from core.commands import Subcommand, add_version
 from core.errors import FanrateError
@@ -60,6 +61,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_spine(commands)
     _add_brokers(commands)
     _add_clusters(commands)
+    add_compare(commands)
     return parser
 
 
