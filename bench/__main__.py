@@ -20,6 +20,8 @@ from bench.clusters import run as clusters_run
 from bench.lesson import plan as lesson
 from bench.lesson import run as lesson_run
 from bench.runs import OUT
+from bench.lab.commands import add_compare
+from bench.lab.matrix import add_experiment, add_matrix
 from bench.spine import run as spine_run
 from core.commands import Subcommand, add_version, number
 from core.errors import FanrateError
@@ -67,6 +69,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_brokers(commands)
     _add_clusters(commands)
     _add_lesson(commands)
+    add_experiment(commands)
+    add_matrix(commands)
+    add_compare(commands)
     return parser
 
 

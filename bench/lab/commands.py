@@ -1,0 +1,52 @@
+"""`python -m bench report` and `python -m bench compare`: their arguments and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+from bench.lab import compare
+from bench.lab.document import BadDocument
+from bench.lab.figures import COST, FIGURES
+from bench.lab.rows import NoDocuments
+from core.commands import Subcommand
+
+_FINE: Final = 0
+_FOUND: Final = 1
+_WRONG_USAGE: Final = 2
+
+
+def add_compare(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "compare",
+        help="which rows of two sittings differ beyond noise",
+        description="Hold the runs of folder B against those of folder A, row by row. The noise of a figure is taken "
+        "from the turns of all rows; what differs by less is called equal. CPU figures are corrected for how fast the "
+        "machine was in each. Two folders that were measured with the same command on the same machine serve best, "
+        "with three turns or more.",
+        epilog="Exit codes: 0 nothing is worse; 1 something is, beyond noise, or a row that A has failed in B; "
+        "2 no comparison: a folder without documents, a file that is none, no common row, a single turn of each.",
+    )
+    command.add_argument("a", type=Path, metavar="A", help="a folder of runs, or one run's file: before")
+    command.add_argument("b", type=Path, metavar="B", help="the same: after")
+    command.add_argument(
+        "--figure",
+        choices=list(FIGURES),
+        action="append",
+        help="tell just this, and let it decide the exit code; may be repeated "
+        f"[told: {', '.join(each.name for each in compare.DEFAULT)}; {COST.name} decides]",
+    )
+    command.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    asked = [FIGURES[name] for name in options.figure or []]
+    try:
+        compared = compare.compare(options.a, options.b, asked or compare.DEFAULT)
+    except (BadDocument, NoDocuments, OSError) as exc:
+        print(exc, file=sys.stderr)
+        return _WRONG_USAGE
+    print("\n".join(compare.lines(compared)))
+    return _FOUND if compared.worse(asked or [COST]) else _FINE

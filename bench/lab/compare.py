@@ -1,0 +1,185 @@
+"""Two sittings, row by row: what became lower or higher beyond noise. A regression check for builds and settings.
+
+A machine that was slower as a whole in one sitting is not a worse build: each run tells how much CPU time a fixed piece
+of work took beside it, and CPU figures of B are told as if its machine had been as fast as A's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench.lab import noise
+from bench.lab.axes import label, varying
+from bench.lab.document import Run, Setup, Workload
+from bench.lab.figures import COST, LATENCY, RPS, Figure
+from bench.lab.noise import Difference
+from bench.lab.rows import NoDocuments, Row, read, rows
+
+DEFAULT: Final = (COST, RPS, LATENCY["p99"])
+Key = tuple[str, Setup, Workload]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One row in both sittings. Figures are `noise.typical` ones, B's as on A's machine."""
+
+    label: str
+    a: float
+    b: float
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure over all rows that have it in both; `together` is what all of them did."""
+
+    figure: Figure
+    pairs: list[Pair]
+    together: Difference | None
+
+    @property
+    def worse(self) -> bool:
+        call = "higher" if self.figure.better == "lower" else "lower"
+        return any(pair.difference.call == call for pair in self.pairs)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything can be told from noise."""
+        return any(pair.difference.call != "unknown" for pair in self.pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`slower` is how much more CPU time B's machine took for the same work, as a factor; None where it is not known.
+    `lost` are rows that were measured in A and only failed in B."""
+
+    figures: list[Compared]
+    slower: float | None
+    only_a: list[str] = field(default_factory=list)
+    only_b: list[str] = field(default_factory=list)
+    unmeasured: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    def worse(self, deciding: Sequence[Figure]) -> bool:
+        """Whether B is worse in one of these figures, or lost a row."""
+        return bool(self.lost) or any(each.worse for each in self.figures if each.figure in deciding)
+
+
+def compare(a: Path, b: Path, figures: Sequence[Figure] = DEFAULT) -> Comparison:
+    """Raises NoDocuments, also where nothing is in both or no noise is known; BadDocument and OSError."""
+    compared = compare_runs(read([a]), read([b]), figures)
+    if not any(each.pairs for each in compared.figures):
+        raise NoDocuments(f"{a} and {b} have no measured row in common")
+    if not any(each.known for each in compared.figures):
+        raise NoDocuments("no row was measured twice in one sitting: without turns nothing is known about noise")
+    return compared
+
+
+def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] = DEFAULT) -> Comparison:
+    """The same of documents that were read."""
+    rows_a, rows_b = ({row.key: row for row in rows(runs)} for runs in (a, b))
+    every = [*rows_a.values(), *(row for key, row in rows_b.items() if key not in rows_a)]
+    axes = varying(every)
+    labels = {row.key: label(row, axes) for row in every}
+    both = [key for key in rows_a if key in rows_b]
+    slower = _slower(a, b)
+    comparison = Comparison(
+        [_compared(figure, {key: (rows_a[key], rows_b[key]) for key in both}, labels, slower) for figure in figures],
+        slower,
+        only_a=[labels[key] for key in rows_a if key not in rows_b],
+        only_b=[labels[key] for key in rows_b if key not in rows_a],
+    )
+    for key in both:
+        for name, row in (("A", rows_a[key]), ("B", rows_b[key])):
+            if not row.measured:
+                comparison.unmeasured.append(f"{labels[key]}: not measured in {name}: {_why(row)}")
+        failed = any(outcome == "failed" for outcome, _ in rows_b[key].reasons)
+        if rows_a[key].measured and not rows_b[key].measured and failed:
+            comparison.lost.append(labels[key])
+    return comparison
+
+
+def lines(comparison: Comparison) -> list[str]:
+    """For a terminal."""
+    told = [_machine(comparison.slower)]
+    for compared in comparison.figures:
+        told += ["", f"{compared.figure.title}, {_unit(compared.figure)}{compared.figure.better} is better"]
+        told += _table(compared) if compared.pairs else ["no row has it in both"]
+    told += [""] if comparison.unmeasured or comparison.only_a or comparison.only_b else []
+    told += comparison.unmeasured
+    told += [f"only in A: {each}" for each in comparison.only_a]
+    told += [f"only in B: {each}" for each in comparison.only_b]
+    return told
+
+
+def _compared(
+    figure: Figure, both: dict[Key, tuple[Row, Row]], labels: dict[Key, str], slower: float | None
+) -> Compared:
+    scale = 1 / slower if figure.cpu and slower else 1.0
+    turns = {key: (_turns(a, figure), [each * scale for each in _turns(b, figure)]) for key, (a, b) in both.items()}
+    pairs = {key: pair for key, pair in turns.items() if all(pair)}
+    found, together = noise.differences(pairs)
+    shared = noise.pool_pairs(list(pairs.values()))
+    told = []
+    for key, (a, b) in pairs.items():
+        told.append(Pair(labels[key], noise.typical(a, shared), noise.typical(b, shared), found[key]))
+    return Compared(figure, told, together)
+
+
+def _turns(row: Row, figure: Figure) -> list[float]:
+    """Zero has no logarithm; no figure is zero but one that was not taken."""
+    spread = row.spread(figure)
+    return [value for value in spread.values if value > 0] if spread else []
+
+
+def _slower(a: Sequence[Run], b: Sequence[Run]) -> float | None:
+    times_a, times_b = ([run.calibration_us for run in runs if run.calibration_us > 0] for runs in (a, b))
+    return median(times_b) / median(times_a) if times_a and times_b else None
+
+
+def _why(row: Row) -> str:
+    return "; ".join(f"{outcome}: {reason}" for outcome, reason in row.reasons)
+
+
+def _machine(slower: float | None) -> str:
+    if slower is None:
+        return "How fast the machine was is not told in both: CPU figures are compared as they are."
+    share = slower - 1
+    if abs(share) < 0.0005:
+        return "B's machine took as much CPU time for the same work as A's."
+    much = f"{100 * abs(share):.1f} % {'more' if share > 0 else 'less'}"
+    return f"B's machine took {much} CPU time for the same work than A's; CPU figures of B are told without that."
+
+
+def _unit(figure: Figure) -> str:
+    return f"{figure.unit}; " if figure.unit else ""
+
+
+def _table(compared: Compared) -> list[str]:
+    cells = [["", "A", "B", "change", "noise", ""]]
+    cells += [[pair.label, number(pair.a), number(pair.b), *_difference(pair.difference)] for pair in compared.pairs]
+    if compared.together:
+        cells.append(["all together", "", "", *_difference(compared.together)])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(_padded(row, widths)).rstrip() for row in cells]
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The first and the last column to the left, figures to the right."""
+    last = len(row) - 1
+    pairs = enumerate(zip(row, widths, strict=True))
+    return [text.ljust(width) if place in (0, last) else text.rjust(width) for place, (text, width) in pairs]
+
+
+def _difference(difference: Difference) -> list[str]:
+    told = "?" if difference.call == "unknown" else f"{100 * difference.noise:.1f} %"
+    return [f"{100 * difference.change:+.1f} %", told, difference.call]
+
+
+def number(value: float) -> str:
+    """Four digits are enough."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.4g}"

@@ -1,0 +1,155 @@
+"""Rows: all turns of one setup under one workload, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final, get_args
+
+from bench.lab import document
+from bench.lab.document import Outcome, Run, Setup, Workload
+from bench.lab.figures import Figure, tail_at
+from core.errors import FanrateError
+from core.settings import Dispatch
+from stack.topology import Broker
+
+FANRATE: Final = "fanrate"
+_BROKERS: Final = get_args(Broker)
+_DISPATCHES: Final = get_args(Dispatch)
+ROLES: Final = ("api", "balancer", "broker", "process", "redis", "load")
+"""In the order of a rate's way; others follow."""
+
+
+class NoDocuments(FanrateError):
+    """Nothing to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One figure over the turns of a row; at least one."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`runs` are its turns in the order in which they were made."""
+
+    series: str
+    setup: Setup
+    workload: Workload
+    runs: tuple[Run, ...]
+
+    @property
+    def key(self) -> tuple[str, Setup, Workload]:
+        return self.series, self.setup, self.workload
+
+    @property
+    def measured(self) -> list[Run]:
+        return [run for run in self.runs if run.outcome == "measured"]
+
+    @property
+    def reasons(self) -> dict[tuple[Outcome, str], int]:
+        """Why turns were not measured, and how many of each."""
+        counted: dict[tuple[Outcome, str], int] = {}
+        for run in self.runs:
+            if run.outcome != "measured":
+                told = (run.outcome, run.reason or "no reason was told")
+                counted[told] = counted.get(told, 0) + 1
+        return counted
+
+    def spread(self, figure: Figure) -> Spread | None:
+        """Over the measured turns that have it."""
+        return _spread(figure.of(run) for run in self.measured)
+
+    def cpu_us(self) -> dict[str, Spread]:
+        """CPU microseconds per rate of each role at the peak, the generator's too."""
+        return _by_role([run.peak.cpu_us_per_rate for run in self.measured if run.peak])
+
+    def memory_bytes(self) -> dict[str, Spread]:
+        """Peak of each role."""
+        return _by_role([run.memory_peak_bytes for run in self.measured])
+
+    def offered(self) -> list[float]:
+        """The loads on a schedule that at least one turn kept up with, ascending."""
+        shares = {tail.offered for run in self.measured for tail in run.tails if not tail.fell_behind}
+        return sorted(shares)
+
+    def latency_ms(self, offered: float, percentile: str) -> Spread | None:
+        """Over the measured turns, at one offered load."""
+        tails = [tail_at(run, offered) for run in self.measured]
+        return _spread(tail.latency_ms.get(percentile) for tail in tails if tail)
+
+    def freshness_ms(self, offered: float, percentile: str) -> Spread | None:
+        """Over the measured turns, at one offered load."""
+        tails = [tail_at(run, offered) for run in self.measured]
+        return _spread(tail.freshness_ms.get(percentile) for tail in tails if tail)
+
+
+def rows(runs: Iterable[Run]) -> list[Row]:
+    """Runs put together by row, ordered by what they are, not by when they ran."""
+    turns: dict[tuple[str, Setup, Workload], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.at, run.sitting, run.order)):
+        turns.setdefault(run.row, []).append(run)
+    return sorted((Row(*key, tuple(found)) for key, found in turns.items()), key=_place)
+
+
+def read(paths: Sequence[Path]) -> list[Run]:
+    """Every document of some files and folders, each file once. Raises NoDocuments, BadDocument and OSError."""
+    files: dict[Path, None] = {}
+    for path in paths:
+        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        if not found:
+            raise NoDocuments(f"{path} holds no documents of runs (*.json)")
+        files.update(dict.fromkeys(each.resolve() for each in found))
+    return [document.read(path) for path in files]
+
+
+def _spread(values: Iterable[float | None]) -> Spread | None:
+    found = tuple(value for value in values if value is not None)
+    return Spread(found) if found else None
+
+
+def _by_role(turns: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
+    """A turn in which a role is not told counts for nothing."""
+    names = {role for turn in turns for role in turn}
+    ordered = [*(role for role in ROLES if role in names), *sorted(names.difference(ROLES))]
+    return {role: Spread(tuple(turn[role] for turn in turns if role in turn)) for role in ordered}
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    setup, work = row.setup, row.workload
+    return (
+        row.series,
+        _BROKERS.index(setup.broker),
+        setup.system != FANRATE,
+        setup.system,
+        setup.durability,
+        _DISPATCHES.index(setup.dispatch),
+        setup.replicas,
+        setup.processes,
+        setup.balancer != "none",
+        setup.balancer,
+        setup.settings,
+        work.rates_per_request,
+        work.connections,
+        work.subjects,
+        work.seconds,
+        work.offered,
+        work.arrivals,
+        work.consumers,
+    )

@@ -1,0 +1,145 @@
+"""`python -m bench compare`: what it tells of two sittings, and its exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench import __main__ as command
+from bench.lab import compare
+from bench.lab.compare import Comparison
+from bench.lab.document import Run, Setup, Workload
+from bench.lab.figures import COST, RPS
+from tests.bench.lab.documents import Maker, brokers, plain, without_figures
+
+
+def _sitting(seed: int, **more: float) -> list[Run]:
+    return brokers(Maker(seed, sitting=f"s{seed}", **more)).made  # type: ignore[arg-type] # numbers only
+
+
+def _calls(comparison: Comparison) -> list[str]:
+    return [pair.difference.call for pair in comparison.figures[0].pairs]
+
+
+def test_one_build_twice_is_equal() -> None:
+    comparison = compare.compare_runs(_sitting(1), _sitting(2))
+    assert _calls(comparison) == ["equal"] * 16
+    assert not comparison.worse([COST])
+
+
+def test_a_dearer_build_is_found_and_a_cheaper_one_is_not_worse() -> None:
+    plain_runs, dear = _sitting(1), _sitting(2, dearer=1.1)
+    assert _calls(compare.compare_runs(plain_runs, dear)).count("higher") >= 15
+    assert compare.compare_runs(plain_runs, dear).worse([COST])
+    assert _calls(compare.compare_runs(dear, plain_runs)).count("lower") >= 15
+    assert not compare.compare_runs(dear, plain_runs).worse([COST])
+
+
+def test_a_slower_machine_is_no_dearer_build() -> None:
+    comparison = compare.compare_runs(_sitting(1), _sitting(2, slower=1.25))
+    assert comparison.slower == pytest.approx(1.25, rel=0.01)
+    assert _calls(comparison) == ["equal"] * 16
+    assert "% more CPU time for the same work" in compare.lines(comparison)[0]
+
+
+def test_without_calibration_figures_are_compared_as_they_are_and_it_says_so() -> None:
+    slower = [msgspec.structs.replace(run, calibration_us=0.0) for run in _sitting(2, slower=1.25)]
+    comparison = compare.compare_runs(_sitting(1), slower)
+    assert comparison.slower is None
+    assert set(_calls(comparison)) == {"higher"}
+    assert "not told in both" in compare.lines(comparison)[0]
+
+
+def test_a_single_broker_that_became_dearer_is_found_alone() -> None:
+    maker = Maker(2, cpu_us=lambda setup, work: _dearer(plain(setup, work), 1.2 if setup.broker == "kafka" else 1.0))
+    comparison = compare.compare_runs(_sitting(1), brokers(maker).made)
+    higher = [pair.label for pair in comparison.figures[0].pairs if pair.difference.call == "higher"]
+    assert len(higher) == 4
+    assert all("Kafka" in label for label in higher)
+
+
+def test_rows_of_one_sitting_only_and_rows_that_came_to_nothing_are_named() -> None:
+    a, b = _sitting(1), _sitting(2)
+    ended = "redis-server ended"
+    broken = [
+        without_figures(run, "failed", ended) if run.setup.broker == "redis" else run
+        for run in b
+        if run.setup.broker != "nats"
+    ]
+    comparison = compare.compare_runs(a, broken)
+    assert len(comparison.only_a) == 4
+    assert comparison.only_b == []
+    assert len(comparison.lost) == 4
+    assert comparison.worse([COST])
+    assert sum(ended in line and "not measured in B" in line for line in compare.lines(comparison)) == 4
+
+
+def test_a_figure_that_no_row_has_is_told_as_missing() -> None:
+    runs = brokers(Maker(1, tails=False)).made
+    assert "no row has it in both" in compare.lines(compare.compare_runs(runs, runs))
+
+
+def test_the_figure_decides_what_is_worse() -> None:
+    a = _sitting(1)
+    faster = [_with_rates_per_s(run, 0.8) for run in _sitting(2)]
+    comparison = compare.compare_runs(a, faster)
+    assert not comparison.worse([COST])
+    assert comparison.worse([RPS])
+
+
+@pytest.mark.parametrize(
+    ("second", "arguments", "code"), [({}, [], 0), ({"dearer": 1.1}, [], 1), ({}, ["--figure", "p99"], 0)]
+)
+def test_the_exit_code_is_for_ci(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], second: dict[str, float], arguments: list[str], code: int
+) -> None:
+    a = brokers(Maker(1)).write(tmp_path / "a")
+    b = brokers(Maker(2, **second)).write(tmp_path / "b")  # type: ignore[arg-type] # numbers only
+    assert command.main(["compare", str(a), str(b), *arguments]) == code
+    told = capsys.readouterr().out
+    assert "all together" in told
+    assert ("CPU per rate" in told) == (not arguments)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda folder: None, "holds no documents"),
+        (lambda folder: (folder / "x.json").write_text("{}"), "x.json is not the document of a run"),
+        (lambda folder: (folder / "x.json").write_text('{"version": 99}'), "version 99"),
+    ],
+)
+def test_bad_input_is_named_and_exits_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], reason: str
+) -> None:
+    a = brokers(Maker(1)).write(tmp_path / "a")
+    b = tmp_path / "b"
+    b.mkdir()
+    spoil(b)
+    assert command.main(["compare", str(a), str(b)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_sittings_without_a_common_row_or_of_single_turns_are_no_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(Setup(broker="nats"), Workload()), (Setup(broker="kafka"), Workload())]
+    one, other = (Maker(1).rows("x", "x", [what], 1).write(tmp_path / what[0].broker) for what in rows)
+    assert command.main(["compare", str(one), str(other)]) == 2
+    assert "no measured row in common" in capsys.readouterr().err
+    assert command.main(["compare", str(one), str(one)]) == 2
+    assert "nothing is known about noise" in capsys.readouterr().err
+
+
+def _dearer(spent: dict[str, float], factor: float) -> dict[str, float]:
+    return {role: us * factor for role, us in spent.items()}
+
+
+def _with_rates_per_s(run: Run, factor: float) -> Run:
+    assert run.peak is not None
+    return msgspec.structs.replace(
+        run, peak=msgspec.structs.replace(run.peak, rates_per_s=run.peak.rates_per_s * factor)
+    )
