@@ -17,11 +17,13 @@ from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
+from bench.lab.commands import add_compare
+from bench.lab.experiment import BadExperiment
+from bench.lab.matrix import add_experiment, add_matrix
+from bench.lab.sitting import FolderTaken
 from bench.lesson import plan as lesson
 from bench.lesson import run as lesson_run
 from bench.runs import OUT
-from bench.lab.commands import add_compare
-from bench.lab.matrix import add_experiment, add_matrix
 from bench.spine import run as spine_run
 from core.commands import Subcommand, add_version, number
 from core.errors import FanrateError
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
         return INTERRUPTED
     except WrongAddress as exc:
         print(f"--url: {exc}", file=sys.stderr)
+        return WRONG_USAGE
+    except (BadExperiment, FolderTaken) as exc:
+        print(exc, file=sys.stderr)
         return WRONG_USAGE
     except MissingProgram as exc:
         print(exc, file=sys.stderr)
