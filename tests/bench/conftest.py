@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from bench.client import Address
+from tests.bench.servers import Server
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[Address]]
@@ -28,3 +29,10 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     for runner in runners:
         await runner.cleanup()
+
+
+@pytest.fixture
+async def server(serve: Serve) -> Server:
+    server = Server()
+    server.address = await serve(server.handle)
+    return server
