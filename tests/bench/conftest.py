@@ -8,6 +8,8 @@ import pytest
 from aiohttp import web
 
 from bench.client import Address
+from core.settings import EmbeddedSettings
+from stack.embedded import EmbeddedService
 from tests.bench.servers import Server
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -36,3 +38,13 @@ async def server(serve: Serve) -> Server:
     server = Server()
     server.address = await serve(server.handle)
     return server
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """Of the embedded service."""
+    service = EmbeddedService(EmbeddedSettings(port=0))
+    await service.start()
+    yield service.url
+    await service.drain(5)
+    await service.close()

@@ -80,20 +80,6 @@ async def test_falling_behind_is_detected(server: Server) -> None:
     assert report.unsent + ledger.sent_rates == 500
 
 
-async def test_a_generator_that_wakes_up_late_says_so(server: Server) -> None:
-    """The server shares the generator's event loop here and holds it up."""
-
-    async def hog(_: web.BaseRequest) -> web.StreamResponse:
-        if server.arrived.total() % 10 == 0:
-            time.sleep(0.1)  # noqa: ASYNC251 - to block the loop is the point
-        return web.Response()
-
-    server.behaviour = hog
-    report = await open_loop([server.address], requests(server.address), Ledger(), Schedule(50, 1), connections=16)
-    assert report.unsent == 0
-    assert report.fell_behind
-
-
 async def test_a_connection_cut_under_load_is_unknown_and_the_load_goes_on(server: Server) -> None:
     async def cut(request: web.BaseRequest) -> web.StreamResponse:
         if server.arrived.total() in (10, 20, 30) and request.transport:
@@ -192,7 +178,7 @@ async def test_a_server_that_has_not_answered_in_time(server: Server) -> None:
     server.behaviour = never
     ledger = Ledger()
     report = await open_loop(
-        [server.address], requests(server.address), ledger, Schedule(20, 0.5), connections=2, timeout_s=0.3
+        [server.address], requests(server.address), ledger, Schedule(20, 0.5), connections=2, timeout_s=0.6
     )
     assert (report.silent, report.statuses) == (1, {200: 9})
     assert (ledger.sent_rates, ledger.unknown_rates) == (10, 1)
