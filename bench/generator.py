@@ -34,6 +34,12 @@ class NotUp(FanrateError):
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    address: Address
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Carried:
     """`free` ran at full speed, `paced` on a schedule of RATE."""
 
@@ -52,7 +58,8 @@ class Carried:
 
 async def measure(seconds: float) -> Carried:
     """Raises NotUp."""
-    async with do_nothing() as address:
+    async with do_nothing() as server:
+        address = server.address
         free = OpenLoopReport()
         await full_speed([address], requests(address), Ledger(), seconds=seconds, connections=CONNECTIONS, report=free)
         for _ in range(TRIES):
@@ -70,13 +77,13 @@ def requests(address: Address) -> Iterator[Request]:
 
 
 @asynccontextmanager
-async def do_nothing() -> AsyncIterator[Address]:
-    """The address of a server of its own process that answers 200 to all; raises NotUp."""
+async def do_nothing() -> AsyncIterator[Server]:
+    """A process of its own that answers 200 to all; raises NotUp."""
     address = Address(HOST, free_port())
     process = await asyncio.create_subprocess_exec(*child("bench.do_nothing"), str(address.port))
     try:
         await _until_up(address)
-        yield address
+        yield Server(address, process.pid)
     finally:
         if process.returncode is None:
             process.kill()

@@ -164,7 +164,10 @@ def _latencies(measured: Measured) -> str:
     paced = measured.paced
     if paced.late:
         late_ms = paced.lateness.percentile_s(99) * 1000
-        return f"latencies are void: the generator fell behind, by {late_ms:.0f} ms (p99); lower --rate"
+        return (
+            f"latencies are void: the generator itself fell behind, {late_ms:.0f} ms late (p99), "
+            f"{paced.saturated_s:.1f} s without a pause; lower --rate"
+        )
     if paced.unsent:
         return (
             f"latencies are void: fell behind, {paced.unsent} of {paced.scheduled} requests found no free connection "

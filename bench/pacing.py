@@ -205,7 +205,8 @@ class Engine:
             if line.busy and now - line.sent_at > self.timeout_s:
                 line.give_up()
         busy, queued = self._pulse.share(), len(self._queue)
-        if busy >= _BUSY and queued > self._queued_before and now < self._start + self.seconds:
+        piles_up = queued > max(self._queued_before, len(self._lines))
+        if busy >= _BUSY and piles_up and now < self._start + self.seconds:
             self.report.saturated_s += now - self._look_at + _LOOK_S
         self._queued_before = queued
         if now > self._start + self.seconds + GRACE_S:

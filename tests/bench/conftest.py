@@ -8,6 +8,9 @@ import pytest
 from aiohttp import web
 
 from bench.client import Address
+from core.settings import EmbeddedSettings
+from stack.embedded import EmbeddedService
+from tests.bench.servers import Server
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[Address]]
@@ -28,3 +31,20 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     for runner in runners:
         await runner.cleanup()
+
+
+@pytest.fixture
+async def server(serve: Serve) -> Server:
+    server = Server()
+    server.address = await serve(server.handle)
+    return server
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """Of the embedded service."""
+    service = EmbeddedService(EmbeddedSettings(port=0))
+    await service.start()
+    yield service.url
+    await service.drain(5)
+    await service.close()
