@@ -113,8 +113,8 @@ def _to_kafka(url: str, topic: str) -> dict[str, Any]:
 
 def _to_rabbit(url: str, exchange: str) -> dict[str, Any]:
     """What it calls the queue is the routing key, which a fanout exchange does not look at; messages are persistent,
-    confirmed and mandatory by default."""
-    return {"amqp": {"url": url, "exchange": exchange, "queue": exchange, "no_declare_queue": True}}
+    confirmed and mandatory by default. A last slash would name a virtual host without a name."""
+    return {"amqp": {"url": url.rstrip("/"), "exchange": exchange, "queue": exchange, "no_declare_queue": True}}
 
 
 def _to_redis(url: str, stream: str) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -18,17 +17,16 @@ from bench import holdings
 from bench.client import Address, Connection
 from bench.holdings import GROUP
 from bench.peers import PEERS, NotBuilt, Peer
-from brokers import open_broker
 from brokers.base import Broker as Port
 from brokers.conformance.harness import Kind
 from brokers.redis_streams import keys
-from core.endpoints import Endpoint
 from core.errors import SettingsError
 from core.rates import Rate
 from stack.programs import MissingProgram
 from stack.supervisor import Stack
 from stack.topology import Broker
-from tests.conformance.kinds import KAFKA, NATS, RABBIT, REDIS
+from tests.bench.conftest import SOON_S
+from tests.conformance.kinds import REDIS
 from tests.conformance.server import StackServer
 
 BUILT_IN_CI = {"aiohttp-publish"}
@@ -36,42 +34,7 @@ BUILT_IN_CI = {"aiohttp-publish"}
 RATES: Sequence[Rate] = [(f"film-{number}", number * 7 % 101) for number in range(50)]
 CONNECTIONS = 7
 SILENT_S = 0.3
-SOON_S = 10.0
 JSON = re.compile(rb"\{.*\}", re.DOTALL)
-
-
-@pytest.fixture(scope="module", params=[NATS, KAFKA, RABBIT, REDIS], ids=lambda kind: kind.name)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    found: Kind = request.param
-    return found
-
-
-@pytest.fixture(scope="module")
-def server(kind: Kind) -> Iterator[StackServer]:
-    assert kind.make_server is not None
-    server = cast(StackServer, kind.make_server(False))
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-async def port(kind: Kind, server: StackServer) -> AsyncIterator[Port]:
-    """Our own adapter."""
-    broker = open_broker(Endpoint.of(server.url), name="tests")
-    await broker.start()
-    async with asyncio.timeout(SOON_S):
-        while not broker.connected:
-            await asyncio.sleep(0.01)
-    yield broker
-    await broker.close()
-
-
-@pytest.fixture
-async def topic(port: Port) -> str:
-    topic = f"t{uuid4().hex}"
-    await port.ensure(topic, [GROUP])
-    return topic
 
 
 @pytest.fixture(params=PEERS.values(), ids=PEERS)
