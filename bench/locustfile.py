@@ -34,15 +34,27 @@ POST_KEYED: Final = "POST /rate (key)"
 PER_USER_S: Final = 10.0
 """Requests a second of each user, if the answers come in time."""
 TRIES: Final = 3
-PATIENCE_S: Final = float(os.environ.get("PATIENCE_S") or 20)
+FOUND: Final = 1
+WRONG_USAGE: Final = 2
+
+
+def setting(name: str, default: float) -> float:
+    """A number from the environment; ends locust with 2 where it is none."""
+    text = os.environ.get(name) or str(default)
+    try:
+        return float(text)
+    except ValueError:
+        print(f"{name}={text}: takes a number", file=sys.stderr)
+        raise SystemExit(WRONG_USAGE) from None
+
+
+PATIENCE_S: Final = setting("PATIENCE_S", 20)
 """How long the counting may stand still at the end, or the service be away, before the ledger stays open."""
-STEPPING: Final = os.environ.get("SHAPE") == "steps"
-BOUND_S: Final = float(os.environ.get("P99_MS") or 100) / 1e3
+BOUND_S: Final = setting("P99_MS", 100) / 1e3
+SHAPE: Final = os.environ.get("SHAPE", "")
 PARTS: Final = 10
 """With SHAPE=steps each step adds this part of USERS."""
 LOOK_S: Final = 2.0
-FOUND: Final = 1
-WRONG_USAGE: Final = 2
 
 
 class Desk:
@@ -169,7 +181,11 @@ def end(**_: object) -> None:
     desk.tell()
 
 
-if STEPPING:
+if SHAPE not in ("", "steps"):
+    print(f"SHAPE={SHAPE}: takes steps, or nothing", file=sys.stderr)
+    raise SystemExit(WRONG_USAGE)
+
+if SHAPE:
 
     class Stepping(LoadTestShape):
         """Hands looks to `bench.steps`, and its users to locust, which asks about once a second."""
