@@ -84,6 +84,8 @@ def _method(results: Results, facts: Mapping[str, object]) -> Iterator[str]:
     versions = facts.get("versions")
     if isinstance(versions, Mapping):
         yield from _filled(f"Versions: {', '.join(f'{name} {value}' for name, value in versions.items())}.")
+    mean, most = results.stolen
+    yield from _filled(words.STOLEN.format(mean=mean, most=most))
     yield from _filled(_ledgers(results))
     if results.interrupted:
         yield from _filled("It was interrupted: the rows that are missing were not measured.")
