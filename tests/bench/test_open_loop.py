@@ -147,26 +147,27 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    ("answer", "statuses", "broken"),
+    ("answer", "statuses", "broken", "connections"),
     [
-        ([b"HTTP/1.1 200 OK\r\nContent-Le", b"ngth: 5\r\n\r\nab", b"cde"], {200: 2}, 0),
-        ([b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nConnection: close\r\n\r\nok", b""], {200: 2}, 0),
-        ([b"HTTP/1.1 204 No Content\r\n\r\n"], {204: 1, 200: 1}, 0),
-        ([b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nno!"], {503: 1, 200: 1}, 0),
-        ([OK + OK], {200: 2}, 0),
-        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"], {200: 1}, 1),
-        ([b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], {200: 1}, 1),
-        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b""], {200: 1}, 1),
-        ([b""], {200: 1}, 1),
+        ([b"HTTP/1.1 200 OK\r\nContent-Le", b"ngth: 5\r\n\r\nab", b"cde"], {200: 2}, 0, 1),
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nConnection: close\r\n\r\nok", b""], {200: 2}, 0, 2),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], {204: 1, 200: 1}, 0, 1),
+        ([b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nno!"], {503: 1, 200: 1}, 0, 1),
+        ([OK + OK], {200: 2}, 0, 2),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"], {200: 1}, 1, 2),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], {200: 1}, 1, 2),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b""], {200: 1}, 1, 2),
+        ([b""], {200: 1}, 1, 2),
     ],
 )
 async def test_answers_as_servers_give_them(
-    wire: Wire, answer: list[bytes], statuses: dict[int, int], broken: int
+    wire: Wire, answer: list[bytes], statuses: dict[int, int], broken: int, connections: int
 ) -> None:
     wire.answers.insert(0, answer)
     report = await open_loop([wire.address], requests(wire.address), Ledger(), Schedule(10, 0.2), connections=1)
     assert (report.statuses, report.broken) == (statuses, broken)
     assert report.confirmed == statuses[200]
+    assert wire.connections == connections
 
 
 async def test_a_server_that_has_not_answered_in_time(server: Server) -> None:
