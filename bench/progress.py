@@ -23,7 +23,7 @@ def rates_bar(what: str, total: int) -> tqdm[NoReturn]:
 async def time_bar(what: str, seconds: float, report: Report) -> AsyncIterator[None]:
     """Of seconds, during the block, with the number of requests that `report` says are confirmed."""
     bar: tqdm[NoReturn] = tqdm(
-        total=seconds, desc=what, disable=None, bar_format="{desc}: {n:.0f} of {total:.0f} s |{bar}| {postfix}"
+        total=seconds, desc=what, disable=None, bar_format="{desc}: {n:.0f} of {total:.0f} s |{bar}|{postfix}"
     )
 
     async def look() -> None:
