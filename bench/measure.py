@@ -10,17 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from bench.client import Address
 from bench.ledger import Ledger, Verdict
 from bench.load import OpenLoopReport, Request, rate_request
 from bench.open_loop import full_speed, open_loop
+from bench.progress import rates_bar, time_bar
 from bench.reading import PATIENCE_S, Reader, UnreadableService, await_counted
 from bench.schedule import Schedule
 from core.errors import FanrateError
@@ -34,7 +31,6 @@ RATES = range(1, 6)
 """Few and small, as a service with other bounds takes them too."""
 INTERRUPTED_S = 5.0
 """How long the counting may stand still after an interrupt."""
-_LOOK_S = 0.2
 
 
 class MeasureFailed(FanrateError):
@@ -81,7 +77,14 @@ async def measure(measured: Measured, *, rate: float | None, seconds: float, pat
             _go_on_after_an_interrupt()
             measured.interrupted, patience_s = True, min(patience_s, INTERRUPTED_S)
         try:
-            measured.verdict = await await_counted(reader, measured.ledger, before, patience_s=patience_s)
+            with rates_bar("counted", measured.ledger.confirmed_rates) as bar:
+                measured.verdict = await await_counted(
+                    reader,
+                    measured.ledger,
+                    before,
+                    patience_s=patience_s,
+                    counted=lambda rates: bar.update(max(0, rates - bar.n)),
+                )
         except UnreadableService as exc:
             measured.trouble = str(exc)
     finally:
@@ -92,17 +95,17 @@ async def _load(address: Address, measured: Measured, rate: float | None, second
     requests, connections, ledger = _requests(address), measured.connections, measured.ledger
     if rate is None:
         peak_s = min(seconds, FULL_SPEED_S)
-        async with _progress("full speed", peak_s, measured.peak):
+        async with time_bar("full speed", peak_s, measured.peak):
             await full_speed([address], requests, ledger, seconds=peak_s, connections=connections, report=measured.peak)
         if not measured.peak.confirmed:
             raise MeasureFailed(f"{measured.url} confirmed nothing: {measured.peak.outcomes}")
         rate = measured.peak.confirmed_per_s / 2
     measured.per_s = rate
-    async with _progress(f"{rate:,.0f}/s", seconds, measured.paced):
+    async with time_bar(f"{rate:,.0f}/s", seconds, measured.paced):
         await open_loop(
             [address], requests, ledger, Schedule(rate, seconds), connections=connections, report=measured.paced
         )
-    if not measured.paced.confirmed:
+    if not ledger.confirmed_rates:
         raise MeasureFailed(f"{measured.url} confirmed nothing: {measured.paced.outcomes}")
 
 
@@ -118,27 +121,6 @@ def _requests(address: Address) -> Iterator[Request]:
     return itertools.cycle([rate_request(address, rate) for rate in rates])
 
 
-@asynccontextmanager
-async def _progress(what: str, seconds: float, report: OpenLoopReport) -> AsyncIterator[None]:
-    """Seconds gone and rates confirmed, on a terminal."""
-    bar: tqdm[NoReturn] = tqdm(total=round(seconds, 1), desc=what, unit="s", disable=None, leave=False)
-
-    async def look() -> None:
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            bar.set_postfix_str(f"{report.confirmed:,} confirmed", refresh=False)
-            bar.update(round(min(loop.time() - start, seconds) - bar.n, 1))
-
-    looking = asyncio.create_task(look(), name="progress")
-    try:
-        yield
-    finally:
-        looking.cancel()
-        bar.close()
-
-
 def lines(measured: Measured) -> list[str]:
     """The result for people, as far as there is one; the last line is the verdict."""
     peak, paced = measured.peak, measured.paced
@@ -148,7 +130,7 @@ def lines(measured: Measured) -> list[str]:
             f"full speed, {measured.connections} connections: {peak.confirmed_per_s:,.0f} rates/s confirmed "
             f"(closed loop: no latencies); {peak.outcomes}"
         )
-    if paced.confirmed:
+    if paced.scheduled:
         told.append(f"on a schedule of {measured.per_s:,.0f}/s: {paced.confirmed_per_s:,.0f}/s; {paced.outcomes}")
         told.append(_latencies(measured))
         told.append(f"the generator took {paced.cpu_share:.0%} of a core")

@@ -176,8 +176,12 @@ class Engine:
             self.report.confirmed_at.append(now)
             self._free(line)
         elif outcome == REFUSED or self.at_once:
-            asyncio.get_running_loop().call_later(_REST_S, self._free, line)
+            asyncio.get_running_loop().call_later(_REST_S, self._rested, line)
         else:
+            self._free(line)
+
+    def _rested(self, line: Line) -> None:
+        if not self._over.done():
             self._free(line)
 
     def _note(self, line: Line, outcome: int) -> None:

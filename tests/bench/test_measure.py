@@ -48,6 +48,7 @@ async def test_at_a_rate_there_is_a_schedule_only(url: str) -> None:
 
 def test_latencies_are_told_where_the_schedule_was_kept() -> None:
     measured = Measured("http://127.0.0.1:1", 4, per_s=2, trouble="nobody answers")
+    measured.paced.scheduled = 2
     for duration_s in (0.002, 0.5):
         measured.paced.latency.record(duration_s)
         measured.paced.confirmed_at.append(1.0)
