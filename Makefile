@@ -9,13 +9,18 @@ PROCESSES ?= 1
 BALANCER ?= none
 URL ?= http://127.0.0.1:$(PORT)
 TIMES ?= 20
+USERS ?= 200
+TIME ?= 60s
+SHAPE ?=
+HEADLESS ?= 0
+P99_MS ?= 100
 ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check wheel trouble compose-check bench-spine bench-brokers cluster-check lock clean
+.PHONY: help run replay up services test check wheel trouble compose-check bench-spine bench-brokers bench-lesson locust cluster-check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +59,13 @@ bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: 
 bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the bars, in one table: [ARGS=...]
 	@$(BIN)/python -m bench brokers $(ARGS)
 
+bench-lesson: .venv/bench.stamp ## wrk -c5 -t5 on one server, three, topics, a handler per message: the lesson this grew from, explained: [ARGS=...]
+	@$(BIN)/python -m bench lesson $(ARGS)
+
+locust: .venv/lab.stamp ## users for a running topology: locust's web page on http://127.0.0.1:8089, or none: [USERS=200 TIME=60s URL=http://127.0.0.1:PORT HEADLESS=0|1 SHAPE=steps P99_MS=100 ARGS=...]
+	@SHAPE=$(SHAPE) P99_MS=$(P99_MS) $(BIN)/python -m locust -f bench/locustfile.py --host $(URL) --users $(USERS) --spawn-rate $(USERS) \
+	  $(if $(SHAPE),,--run-time $(TIME)) $(if $(filter 1,$(HEADLESS)),--headless --only-summary,--autostart --web-host 127.0.0.1) $(ARGS)
+
 cluster-check: .venv/bench.stamp ## kill nodes of three-node clusters under load, on all or one: [BROKER=nats|kafka|rabbit|redis (the store's)|all]
 	@$(BIN)/python -m bench clusters $(if $(filter command,$(origin BROKER)),--kinds $(BROKER))
 
@@ -62,6 +74,7 @@ lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab -c requirements/bench.txt pyproject.toml -o requirements/lab.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab --extra dev -c requirements/lab.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 bench/peers/requirements.in -o requirements/peers.txt
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/dev.txt - -o requirements/build.txt
 
 clean: ## remove what make made
@@ -85,6 +98,12 @@ clean: ## remove what make made
 .venv/dev.stamp: requirements/dev.txt .venv/lab.stamp
 	@echo "installing what requirements/dev.txt pins"
 	@$(PIP) -r $<
+	@touch $@
+
+.venv/peers.stamp: requirements/peers.txt | .venv/python.stamp
+	@echo "installing what requirements/peers.txt pins into .venv/peers"
+	@$(PYTHON) -m venv --clear .venv/peers
+	@.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 .venv/python.stamp:

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import uvloop
 
@@ -17,6 +18,9 @@ from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
 from bench.lab.commands import add_compare
+from bench.lesson import plan as lesson
+from bench.lesson import run as lesson_run
+from bench.runs import OUT
 from bench.spine import run as spine_run
 from core.commands import Subcommand, add_version
 from core.errors import FanrateError
@@ -62,6 +66,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_brokers(commands)
     _add_clusters(commands)
     add_compare(commands)
+    _add_lesson(commands)
     return parser
 
 
@@ -174,6 +179,33 @@ def _add_clusters(commands: argparse._SubParsersAction[Subcommand]) -> None:
 
 def _clusters_run(options: argparse.Namespace) -> int:
     return FINE if uvloop.run(clusters_run.run(options.kinds)) else FOUND
+
+
+def _add_lesson(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "lesson",
+        help="make the experiment again that this project grew from",
+        description="wrk -c5 -t5 at one server, three behind plain round robin, a handler per message and three "
+        "topics, and at a Kafka client that lingers for a second: what wrk prints, beside what a lesson found, with "
+        "the reasons of each difference. About five minutes. Writes lesson.md and a JSON file per row. A broker whose "
+        "server is missing is skipped. Every row's ledger is closed; exits with 1 when one is not. Needs redis-server, "
+        "wrk, nginx and the brokers' servers.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--seconds", type=_natural, default=10, help="length of one run of wrk")
+    command.add_argument(
+        "--brokers",
+        type=lambda text: _listed(text, lesson.BROKERS),
+        default=",".join(lesson.BROKERS),
+        metavar="NAME[,NAME]",
+        help="just these",
+    )
+    command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="where its files go")
+    command.set_defaults(run=_lesson)
+
+
+def _lesson(options: argparse.Namespace) -> int:
+    return FINE if uvloop.run(lesson_run.run(options.brokers, seconds=options.seconds, out=options.out)) else FOUND
 
 
 def _kinds(text: str) -> list[str]:

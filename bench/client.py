@@ -111,7 +111,7 @@ class Connection:
         return wire
 
 
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*(?:\r|\Z)")
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*(?:\r|\Z)")
 
 
 class _Wire(asyncio.Protocol):
@@ -156,7 +156,7 @@ class _Wire(asyncio.Protocol):
         if end < 0:
             return
         head = data[:end].lower()
-        length = _CONTENT_LENGTH.search(head)
+        length = CONTENT_LENGTH.search(head)
         if not head.startswith(b"http/1.") or b"\r\ntransfer-encoding:" in head:
             self._fail(Broken("the answer is not plain HTTP/1.1"))
         elif length:
@@ -166,7 +166,7 @@ class _Wire(asyncio.Protocol):
         self.closed = True
         end = self._received.find(b"\r\n\r\n")
         head = self._received[:end].lower()
-        if end >= 0 and not _CONTENT_LENGTH.search(head):
+        if end >= 0 and not CONTENT_LENGTH.search(head):
             body = self._received[end + 4 :]
             self._finish(head, body, len(body))
         else:

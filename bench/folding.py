@@ -78,7 +78,9 @@ async def fill(stage: Scene, rates: Iterator[Rate], amount: int) -> tuple[Readin
     return before, await publish(stage, rates, amount)
 
 
-async def publish(stage: Scene, rates: Iterator[Rate], amount: int, *, per_batch: int = RATES_PER_BATCH) -> Ledger:
+async def publish(
+    stage: Scene, rates: Iterator[Rate], amount: int, *, per_batch: int = RATES_PER_BATCH, topic: str = TOPIC
+) -> Ledger:
     """Publish `amount` of `rates` past the API, many batches at a time. Raises BrokerUnavailable, and what `publish` of
     the broker raises."""
     ledger = Ledger()
@@ -87,11 +89,11 @@ async def publish(stage: Scene, rates: Iterator[Rate], amount: int, *, per_batch
     try:
         if not await until(lambda: broker.connected, _PUBLISH_S):
             raise BrokerUnavailable(f"no broker at {stage.broker.url}")
-        await broker.ensure(TOPIC, [GROUP])
+        await broker.ensure(topic, [GROUP])
         batches = _batches(rates, amount, per_batch, ledger)
         async with asyncio.TaskGroup() as tasks:
             for number in range(_PUBLISHERS):
-                tasks.create_task(_publish(broker, batches, ledger), name=f"publish-{number}")
+                tasks.create_task(_publish(broker, topic, batches, ledger), name=f"publish-{number}")
     except* FanrateError as several:
         raise several.exceptions[0] from None
     finally:
@@ -119,9 +121,9 @@ async def watch(stage: Scene, counted_before: int, amount: int) -> Folding:
     return Folding(counted - first[0], max(now - first[1], _POLL_S), used)
 
 
-async def _publish(broker: Broker, batches: Iterator[tuple[list[Rate], bytes]], ledger: Ledger) -> None:
+async def _publish(broker: Broker, topic: str, batches: Iterator[tuple[list[Rate], bytes]], ledger: Ledger) -> None:
     for rates, body in batches:
-        await broker.publish(TOPIC, body, _PUBLISH_S)
+        await broker.publish(topic, body, _PUBLISH_S)
         ledger.confirm(rates)
 
 

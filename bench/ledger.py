@@ -94,17 +94,17 @@ class Ledger:
         self._sent: Counter[Rate] = Counter()
         self._confirmed: Counter[Rate] = Counter()
 
-    def send(self, rates: Iterable[Rate]) -> None:
-        """These leave now. Not called again for a re-send under the same key."""
-        self._sent.update(rates)
+    def send(self, rates: Iterable[Rate], times: int = 1) -> None:
+        """These leave now, or left so many times. Not called again for a re-send under the same key."""
+        _add(self._sent, rates, times)
 
-    def confirm(self, rates: Iterable[Rate]) -> None:
+    def confirm(self, rates: Iterable[Rate], times: int = 1) -> None:
         """These were answered 200."""
-        self._confirmed.update(rates)
+        _add(self._confirmed, rates, times)
 
-    def withdraw(self, rates: Iterable[Rate]) -> None:
+    def withdraw(self, rates: Iterable[Rate], times: int = 1) -> None:
         """These were sent and certainly not taken in: answered 400, or no connection could be opened."""
-        self._sent.subtract(rates)
+        _add(self._sent, rates, -times)
 
     @property
     def sent_rates(self) -> int:
@@ -149,6 +149,11 @@ def compare_totals(*, sent: int, confirmed: int, counted: int) -> Verdict:
     if counted > sent:
         findings.append(Finding(Fault.DOUBLE, "all subjects", None, counted - sent))
     return Verdict(sent, confirmed, counted, tuple(findings))
+
+
+def _add(counts: Counter[Rate], rates: Iterable[Rate], times: int) -> None:
+    for rate in rates:
+        counts[rate] += times
 
 
 def _growth(before: Mapping[str, Summary], after: Mapping[str, Summary]) -> Counter[Rate]:

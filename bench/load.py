@@ -1,8 +1,7 @@
-"""Load: two ways to send rates, both of which write the ledger.
+"""Load: what a request is, what becomes of requests, and a loop that takes care of each of them.
 
-`open_loop` sends on a fixed schedule whatever the answers do; its latencies count from the intended time, so a stall
-of the server shows in every request that should have left meanwhile. `closed_loop` sends the next request when the last
-was answered: for trouble and for replays; it says nothing about latency.
+`closed_loop` sends the next request when the last was answered, and may send one again until it is confirmed: for
+trouble and for replays. It says nothing about latency and is dear; `bench.open_loop` measures.
 """
 
 from __future__ import annotations
@@ -12,26 +11,29 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+import msgspec
+
 from bench.client import Address, Broken, Connection, Refused, Silent, request_bytes
+from bench.histogram import Histogram
 from bench.ledger import Ledger
 from core.rates import Rate
 
 LATE_S = 0.02
-"""How late the generator's own wake-ups may be, at the 99th percentile, before a run is void."""
-GRACE_S = 1.0
-"""How long after the end of the schedule its last requests may still leave."""
+"""How late the open loop itself may be, at the 99th percentile, before a run is void."""
+SATURATED_SHARE = 0.02
+"""The share of a run in which requests may pile up while its thread has no pause, before it is void."""
 _PAUSE_S = 0.05
 _NEVER_LEFT = 0
 _UNKNOWN = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """What one request carries, and how it goes over the wire."""
+    """What one request carries, and how it goes over the wire. To send one object again is cheaper than a like one."""
 
     rates: tuple[Rate, ...]
     wire: bytes
@@ -41,6 +43,12 @@ def rate_request(address: Address, rate: Rate, key: str = "") -> Request:
     """`POST /rate` in its query form."""
     path = f"/rate?rate={rate[1]}&subject={rate[0]}"
     return Request((rate,), request_bytes(address, "POST", path, key=key))
+
+
+def rates_request(address: Address, rates: Sequence[Rate]) -> Request:
+    """`POST /rates`: all of `rates` in one request."""
+    body = msgspec.json.encode([{"rate": rate, "subject": subject} for subject, rate in rates])
+    return Request(tuple(rates), request_bytes(address, "POST", "/rates", body=body, content_type="application/json"))
 
 
 @dataclass(slots=True)
@@ -56,32 +64,64 @@ class Report:
     """No answer in time."""
     seconds: float = 0.0
     confirmed_at: array[float] = field(default_factory=lambda: array("d"))
-    """`time.monotonic` of each 200, ascending."""
-    latencies_s: array[float] = field(default_factory=lambda: array("d"))
-    """Open loop: from the intended sending to the 200, of each request answered 200."""
-    wake_ups_s: array[float] = field(default_factory=lambda: array("d"))
-    """Open loop: by how much the generator itself woke up late."""
-    unsent: int = 0
-    """Open loop: requests of the schedule that never left, every connection being busy."""
+    """`time.monotonic` of each confirm, ascending."""
 
     @property
     def answered(self) -> int:
         return self.statuses.total()
 
     @property
+    def confirmed(self) -> int:
+        return len(self.confirmed_at)
+
+    @property
     def failed(self) -> int:
-        """Requests, re-sent ones each time, that ended otherwise than with 200."""
-        return self.answered - self.statuses[HTTPStatus.OK] + self.refused + self.broken + self.silent
+        """Requests, re-sent ones each time, that were not confirmed."""
+        return self.answered - self.confirmed + self.refused + self.broken + self.silent
+
+    def next_confirm_s(self, after_s: float) -> float | None:
+        """How long after `time.monotonic` was `after_s` the next confirm came."""
+        index = bisect_left(self.confirmed_at, after_s)
+        return self.confirmed_at[index] - after_s if index < len(self.confirmed_at) else None
+
+
+@dataclass(slots=True)
+class OpenLoopReport(Report):
+    """What became of a schedule."""
+
+    scheduled: int = 0
+    """Requests whose time came."""
+    unsent: int = 0
+    """Those of them that never left, for no connection was free until soon after the end."""
+    latency: Histogram = field(default_factory=Histogram)
+    """From when it was due until it was confirmed, of each request that was."""
+    lateness: Histogram = field(default_factory=Histogram)
+    """From when a request was due until the generator took it in hand, of each: its own doing."""
+    saturated_s: float = 0.0
+    """How long requests piled up while the generator's thread had no pause."""
+    scheduled_s: float = 0.0
+    """The length of the schedule, or of what was gone through of it."""
+    cpu_s: float = 0.0
+    """Processor time of the generator's whole process meanwhile."""
+
+    @property
+    def sent(self) -> int:
+        return self.scheduled - self.unsent
+
+    @property
+    def late(self) -> bool:
+        """Whether the generator was in the way: its latencies are void."""
+        return self.lateness.percentile_s(99) > LATE_S or self.saturated_s > SATURATED_SHARE * self.scheduled_s
 
     @property
     def fell_behind(self) -> bool:
-        """Whether the schedule was not kept: latencies of such a run are void."""
-        return self.unsent > 0 or percentile(self.wake_ups_s, 99) > LATE_S
+        """Whether the schedule was not kept, by the generator's doing or the server's: latencies are void."""
+        return self.unsent > 0 or self.late
 
-    def next_confirm_s(self, after_s: float) -> float | None:
-        """How long after `time.monotonic` was `after_s` the next 200 came."""
-        index = bisect_left(self.confirmed_at, after_s)
-        return self.confirmed_at[index] - after_s if index < len(self.confirmed_at) else None
+    @property
+    def cpu_share(self) -> float:
+        """The generator's, of one core."""
+        return self.cpu_s / self.seconds if self.seconds else 0.0
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
@@ -91,44 +131,6 @@ def percentile(values: Iterable[float], percent: float) -> float:
         return 0.0
     rank = -(-len(ordered) * percent // 100)
     return ordered[max(0, min(len(ordered), int(rank)) - 1)]
-
-
-async def open_loop(
-    address: Address,
-    requests: Iterator[Request],
-    ledger: Ledger,
-    *,
-    per_s: float,
-    seconds: float,
-    connections: int,
-    timeout_s: float = 10.0,
-    stop: asyncio.Event | None = None,
-) -> Report:
-    """Send request number i at i / `per_s` for `seconds`, or until `stop` is set; a request whose time has come waits
-    for a free one of the `connections`, and that wait is part of its latency."""
-    report = Report()
-    start = time.monotonic() + 0.05
-    slots = iter(range(int(per_s * seconds)))
-    last_leave = start + seconds + GRACE_S
-
-    async def work(courier: Courier) -> None:
-        for slot in slots:
-            due = start + slot / per_s
-            now = time.monotonic()
-            if due > now:
-                await asyncio.sleep(due - now)
-                report.wake_ups_s.append(time.monotonic() - due)
-            elif now > last_leave:
-                report.unsent += 1
-                continue
-            if stop is not None and stop.is_set():
-                return
-            if await courier.deliver(next(requests)):
-                report.latencies_s.append(time.monotonic() - due)
-
-    await _work_all(work, address, report, ledger, connections, timeout_s)
-    report.seconds = time.monotonic() - start
-    return report
 
 
 async def closed_loop(

@@ -46,9 +46,10 @@ async def to_nats(url: str, _: Durability) -> AsyncIterator[Publish]:
 
 
 @asynccontextmanager
-async def to_kafka(url: str, durability: Durability) -> AsyncIterator[Publish]:
+async def to_kafka(url: str, durability: Durability, *, linger_ms: int = 0) -> AsyncIterator[Publish]:
     acks = 1 if durability == "relaxed" else "all"
-    async with AIOKafkaProducer(bootstrap_servers=urlsplit(url).netloc.split(","), acks=acks, linger_ms=0) as producer:
+    servers = urlsplit(url).netloc.split(",")
+    async with AIOKafkaProducer(bootstrap_servers=servers, acks=acks, linger_ms=linger_ms) as producer:
 
         async def publish(body: bytes) -> None:
             await producer.send_and_wait(TOPIC, body)
@@ -77,9 +78,10 @@ CLIENTS: dict[str, Callable[[str, Durability], AbstractAsyncContextManager[Publi
 }
 
 
-async def application(url: str, durability: Durability) -> web.Application:
+async def application(client: AbstractAsyncContextManager[Publish]) -> web.Application:
+    """POST /rate publishes one message by `client`, and is answered when that is confirmed."""
     connected = AsyncExitStack()
-    publish = await connected.enter_async_context(CLIENTS[urlsplit(url).scheme](url, durability))
+    publish = await connected.enter_async_context(client)
 
     async def handle(request: web.Request) -> web.Response:
         rate = (request.query["subject"], int(request.query["rate"]))
@@ -97,9 +99,13 @@ async def application(url: str, durability: Durability) -> web.Application:
     return app
 
 
+def serve(port: int, client: AbstractAsyncContextManager[Publish]) -> None:
+    loop = uvloop.new_event_loop()
+    web.run_app(application(client), host="127.0.0.1", port=port, access_log=None, print=None, loop=loop)
+
+
 def main(port: int, url: str, durability: Durability = "confirmed") -> None:
-    app, loop = application(url, durability), uvloop.new_event_loop()
-    web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None, loop=loop)
+    serve(port, CLIENTS[urlsplit(url).scheme](url, durability))
 
 
 if __name__ == "__main__":

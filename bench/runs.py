@@ -15,11 +15,13 @@ from bench import machine
 OUT = Path("bench") / "out"
 
 
-def write(name: str, settings: Mapping[str, object], results: object, *, commands: list[str]) -> Path:
-    """Write the run `name` under OUT and return the file; `results` is anything that msgspec encodes."""
+def write(
+    name: str, settings: Mapping[str, object], results: object, *, commands: list[str], folder: Path = OUT
+) -> Path:
+    """Write the run `name` into `folder` and return the file; `results` is anything that msgspec encodes."""
     now = datetime.now(UTC)
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / f"{now:%Y%m%dT%H%M%S.%fZ}-{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{now:%Y%m%dT%H%M%S.%fZ}-{name}.json"
     document = {
         "run": name,
         "at": now,

@@ -74,8 +74,24 @@ class Scene:
 
     @property
     def broker(self) -> Member:
+        """Raises AssertionError with dispatch inline, where there is none."""
         assert self.running.broker is not None
         return self.running.broker
+
+    @property
+    def members(self) -> dict[str, list[Member]]:
+        """Those of each role that is there."""
+        up = self.running
+        broker = [] if up.broker is None else [up.broker]
+        balancer = [] if up.nginx is None else [up.nginx]
+        members = {
+            "api": up.apis,
+            "process": up.processes,
+            "broker": broker,
+            "redis": [up.redis],
+            "balancer": balancer,
+        }
+        return {role: each for role, each in members.items() if each}
 
     @property
     def settings(self) -> dict[str, str]:
@@ -85,13 +101,7 @@ class Scene:
     @property
     def roles(self) -> dict[str, list[int]]:
         """The process ids of each role that is up."""
-        members = {
-            "api": self.running.apis,
-            "process": self.running.processes,
-            "broker": [self.broker],
-            "redis": [self.running.redis],
-        }
-        return {role: [member.pid for member in each if member.running] for role, each in members.items()}
+        return {role: [member.pid for member in each if member.running] for role, each in self.members.items()}
 
     async def load(
         self,
@@ -131,12 +141,12 @@ class Scene:
         self.sent += sent
         self.confirmed += confirmed
 
-    async def start_app(self, module: str, *arguments: str) -> Member:
-        """Start `python -m MODULE PORT ARGUMENTS`, which listens on PORT."""
+    async def start_app(self, module: str, *arguments: str, name: str = "") -> Member:
+        """Start `python -m MODULE PORT ARGUMENTS`, which listens on PORT; it is called like its module, or `name`."""
         port = free_port()
         argv = [*child(module), str(port), *arguments]
         self.commands[shlex.join(argv)] = None
-        name = module.rpartition(".")[2]
+        name = name or module.rpartition(".")[2]
         log = self.running.stack.directory / "logs" / f"{name}.log"
         part = Part(name, Tier.API, argv, port, f"http://{HOST}:{port}", log, LISTENS)
         return await self.running.stack.start(part)
@@ -165,7 +175,7 @@ async def scene(options: Options, topology: Topology = _ON_NATS) -> AsyncIterato
     """`topology`, whose data lies on this disk and not in a memory file system, and whose services log only warnings.
     The first replica is the one that is read."""
     OUT.mkdir(parents=True, exist_ok=True)
-    topology = replace(topology, api_env=_QUIET, process_env=_QUIET)
+    topology = replace(topology, api_env={**_QUIET, **topology.api_env}, process_env={**_QUIET, **topology.process_env})
     with TemporaryDirectory(prefix="scene-", dir=OUT) as directory:
         async with running(topology, Path(directory)) as up:
             reader = Reader(Address.of(up.apis[0].url))

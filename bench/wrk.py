@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -45,6 +47,11 @@ class Peak(msgspec.Struct, frozen=True):
         return self.confirmed * self.rates_per_request
 
     @property
+    def failed(self) -> int:
+        """Requests that were not answered 200, and sockets with an error."""
+        return self.not_200 + self.connect + self.read + self.write + self.timeout
+
+    @property
     def sent_rates(self) -> int:
         """At most so many left: each connection may have had one under way at the end, each error another."""
         unanswered = self.connections + self.read + self.write + self.timeout
@@ -56,18 +63,36 @@ class Peak(msgspec.Struct, frozen=True):
         return self.confirmed_rates / (self.duration_us / 1e6)
 
 
-def command(address: Address, script: str, *, connections: int, seconds: float) -> list[str]:
-    """wrk with one thread; raises MissingProgram."""
-    options = ["-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout", f"{_TIMEOUT_S}s"]
+def command(address: Address, script: str, *, connections: int, seconds: float, threads: int = 1) -> list[str]:
+    """wrk's command line; raises MissingProgram. Its timeout is long: one that passes only hides a latency."""
+    options = ["-t", str(threads), "-c", str(connections), "-d", f"{max(1, round(seconds))}s"]
+    options += ["--timeout", f"{_TIMEOUT_S}s"]
     return [str(find("wrk")), *options, "-s", script, f"http://{address}"]
 
 
 async def run(address: Address, script: Script, *, connections: int, seconds: float) -> Peak:
     """Send at full load for `seconds`, in whole seconds; raises MissingProgram and WrkFailed."""
+    output = await told(address, script, connections=connections, seconds=seconds)
+    return peak(output, script, connections=connections)
+
+
+async def told(
+    address: Address,
+    script: str,
+    *,
+    connections: int,
+    seconds: float,
+    threads: int = 1,
+    arguments: Sequence[str] = (),
+) -> str:
+    """What wrk prints when it has done the same, as it prints it; raises MissingProgram and WrkFailed."""
     with as_file(files("bench").joinpath("wrk", f"{script}.lua")) as path:
-        arguments = command(address, str(path), connections=connections, seconds=seconds)
+        argv = command(address, str(path), connections=connections, seconds=seconds, threads=threads)
         process = await asyncio.create_subprocess_exec(
-            *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *argv,
+            *(["--", *arguments] if arguments else []),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         try:
             async with asyncio.timeout(seconds + 2 * _TIMEOUT_S):
@@ -76,9 +101,32 @@ async def run(address: Address, script: Script, *, connections: int, seconds: fl
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+    text = output.decode(errors="replace")
     if process.returncode:
-        raise WrkFailed(output.decode(errors="replace").strip())
-    return msgspec.structs.replace(parse(output), connections=connections, rates_per_request=RATES_PER_REQUEST[script])
+        raise WrkFailed(text.strip())
+    return text
+
+
+def peak(output: str, script: Script, *, connections: int) -> Peak:
+    """What `output` comes to, with what wrk does not say of itself; raises WrkFailed."""
+    return msgspec.structs.replace(
+        parse(output.encode()), connections=connections, rates_per_request=RATES_PER_REQUEST[script]
+    )
+
+
+async def run_bytes(
+    address: Address, path: Path, *, connections: int, seconds: float, rates_per_request: int = 1
+) -> Peak:
+    """Like `run`, with the requests in `path`, which `write_requests` made."""
+    output = await told(address, "bytes", connections=connections, seconds=seconds, arguments=[str(path)])
+    return msgspec.structs.replace(parse(output.encode()), connections=connections, rates_per_request=rates_per_request)
+
+
+def write_requests(path: Path, requests: Iterable[bytes]) -> None:
+    """Whole requests as they go over the wire, for `run_bytes`."""
+    with path.open("wb") as file:
+        for request in requests:
+            file.write(b"%d\n%b" % (len(request), request))
 
 
 def parse(output: bytes) -> Peak:

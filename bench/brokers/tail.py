@@ -10,8 +10,10 @@ from bench.brokers.contestants import KAFKA, NATS, RABBIT_QUORUM, REDIS
 from bench.brokers.measures import Asked, Measure, Taken, Visit
 from bench.client import Address
 from bench.ledger import Ledger
-from bench.load import Report, open_loop, percentile, rate_request
+from bench.load import OpenLoopReport, rate_request
+from bench.open_loop import open_loop
 from bench.scene import WARM_UP_S
+from bench.schedule import Schedule
 
 _KEY = "p99"
 _SUBJECTS = 3000
@@ -31,27 +33,26 @@ async def _take(visit: Visit) -> list[Taken]:
     requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
     ledger = Ledger()
     before, own_before_s = accounts.read(stage.roles), accounts.own_cpu_s()
-    report = await open_loop(
-        address, requests, ledger, per_s=per_s, seconds=_seconds(visit.options), connections=CONNECTIONS
-    )
+    schedule = Schedule(per_s, _seconds(visit.options))
+    report = await open_loop([address], requests, ledger, schedule, connections=CONNECTIONS)
     used = accounts.cpu_used_s(before, accounts.read(stage.roles))
     used["load"] = accounts.own_cpu_s() - own_before_s
     stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
     await stage.settle()
     cpu_us = {role: cpu_s / max(1, ledger.confirmed_rates) * 1e6 for role, cpu_s in used.items()}
-    value = None if report.fell_behind else percentile(report.latencies_s, 99) * 1000
+    value = None if report.fell_behind else report.latency.percentile_s(99) * 1000
     return [Taken(_KEY, value, cpu_us, _sample(per_s, report))]
 
 
-def _sample(per_s: float, report: Report) -> dict[str, object]:
+def _sample(per_s: float, report: OpenLoopReport) -> dict[str, object]:
     return {
         "scheduled_per_s": round(per_s),
-        "confirmed_per_s": round(len(report.confirmed_at) / report.seconds),
+        "confirmed_per_s": round(report.confirmed / report.seconds),
         "statuses": dict(report.statuses),
         "unsent": report.unsent,
         "fell_behind": report.fell_behind,
-        "answer_ms": {f"p{at:g}": round(percentile(report.latencies_s, at) * 1000, 2) for at in (50, 90, 99, 99.9)},
-        "generator_late_ms_p99": round(percentile(report.wake_ups_s, 99) * 1000, 2),
+        "answer_ms": report.latency.told_ms(),
+        "generator_late_ms": report.lateness.told_ms(),
     }
 
 

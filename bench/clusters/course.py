@@ -21,8 +21,10 @@ from bench.clusters.asking import Unanswered
 from bench.clusters.gaps import longest_gap_s
 from bench.clusters.losing import BrokerNodes, Losing, StoreNodes
 from bench.ledger import Ledger, Verdict
-from bench.load import Report, Request, open_loop, rate_request
+from bench.load import OpenLoopReport, Request, rate_request
+from bench.open_loop import open_loop
 from bench.reading import Reader, UnreadableService, await_counted
+from bench.schedule import Schedule
 from core.errors import FanrateError
 from stack import parts
 from stack.clusters import CLUSTERS, Cluster, redis_nodes, replicated
@@ -85,7 +87,8 @@ class Watched:
 
     ledger: Ledger
     reader: Reader
-    reports: list[Report] = field(default_factory=list)
+    reports: list[OpenLoopReport] = field(default_factory=list)
+    """What becomes of the requests to each replica, so far."""
     counted_at: array[float] = field(default_factory=lambda: array("d"))
     """`time.monotonic` of each look that found more counted."""
     total: int = 0
@@ -104,10 +107,15 @@ class Watched:
 
     async def flows(self) -> None:
         """Wait until there were more confirms and more was counted."""
-        confirmed, total = self.ledger.confirmed_rates, self.total
+        confirmed, total = self.confirmed, self.total
         async with _within(PATIENCE_S, "no confirms, or nothing counted"):
-            while self.ledger.confirmed_rates == confirmed or self.total == total:
+            while self.confirmed == confirmed or self.total == total:
                 await asyncio.sleep(_LOOK_S)
+
+    @property
+    def confirmed(self) -> int:
+        """By all replicas, so far."""
+        return sum(report.confirmed for report in self.reports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,16 +200,17 @@ async def _load(scene: Scene, watched: Watched) -> AsyncIterator[None]:
 
     async def send(api: Member) -> None:
         address = Address.of(api.url)
-        report = await open_loop(
-            address,
+        report = OpenLoopReport()
+        watched.reports.append(report)
+        await open_loop(
+            [address],
             _requests(address, numbers),
             watched.ledger,
-            per_s=PER_S / REPLICAS,
-            seconds=LONGEST_S,
+            Schedule(PER_S / REPLICAS, LONGEST_S),
             connections=CONNECTIONS,
             stop=stop,
+            report=report,
         )
-        watched.reports.append(report)
 
     watching = asyncio.create_task(watched.watch(), name="watch the total")
     sending = [asyncio.create_task(send(api), name=f"load {api.name}") for api in scene.apis]

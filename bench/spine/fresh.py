@@ -1,30 +1,22 @@
-"""How long after its 200 a rate is visible in Redis, at half of peak load on a fixed schedule.
-
-Probes are rates under subjects of their own, sent on a schedule too, so that a stall is not left out; each is looked
-for in Redis every few milliseconds from its 200 on.
-"""
+"""How long after its 200 a rate is visible in Redis, at half of peak load on a fixed schedule."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
-import time
 from collections.abc import Iterable
 from statistics import median
-
-from redis.asyncio import Redis
 
 from bench import profiles
 from bench.bars import CONNECTIONS, Bar, Measured, Options
 from bench.client import Address
+from bench.freshness import probe
 from bench.ledger import Ledger
-from bench.load import Report, closed_loop, open_loop, percentile, rate_request
+from bench.load import OpenLoopReport, percentile, rate_request
+from bench.open_loop import open_loop
 from bench.scene import WARM_UP_S, Scene, scene
+from bench.schedule import Schedule
 
-PROBE_EVERY_S = 0.02
-_LOOK_EVERY_S = 0.002
-_VISIBLE_S = 10.0
 _SUBJECTS = 3000
 
 
@@ -56,57 +48,32 @@ async def measure(options: Options) -> Measured:
         return measured
 
 
-async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[Report, list[float]]:
+async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[OpenLoopReport, list[float]]:
     address = Address.of(stage.api.url)
     ledger = Ledger()
     requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
-    async with Redis.from_url(stage.running.redis.url) as redis, asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks:
         schedule = tasks.create_task(
-            open_loop(address, requests, ledger, per_s=per_s, seconds=seconds, connections=CONNECTIONS),
+            open_loop([address], requests, ledger, Schedule(per_s, seconds), connections=CONNECTIONS),
             name="schedule",
         )
-        probes = tasks.create_task(_probe_all(address, redis, ledger, seconds), name="probes")
+        probes = tasks.create_task(probe(address, stage.running.redis.url, ledger, seconds), name="probes")
     stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
-    return schedule.result(), probes.result()
+    return schedule.result(), [each.from_confirm_s for each in probes.result()]
 
 
-async def _probe_all(address: Address, redis: Redis, ledger: Ledger, seconds: float) -> list[float]:
-    run = secrets.token_hex(6)
-    start = time.monotonic()
-    probes: list[asyncio.Task[float]] = []
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(int(seconds / PROBE_EVERY_S)):
-            await asyncio.sleep(start + number * PROBE_EVERY_S - time.monotonic())
-            work = _probe(address, redis, ledger, f"probe-{run}-{number}")
-            probes.append(tasks.create_task(work, name=f"probe-{number}"))
-    return [probe.result() for probe in probes]
-
-
-async def _probe(address: Address, redis: Redis, ledger: Ledger, subject: str) -> float:
-    """Seconds from the 200 to the first sight; _VISIBLE_S if there is none until then."""
-    report = await closed_loop(address, iter([rate_request(address, (subject, 50))]), ledger, connections=1)
-    if not report.confirmed_at:
-        return _VISIBLE_S
-    confirmed_at = report.confirmed_at[0]
-    while time.monotonic() - confirmed_at < _VISIBLE_S:
-        if await redis.exists(f"fanrate:{{0}}:subject:{subject}"):
-            return time.monotonic() - confirmed_at
-        await asyncio.sleep(_LOOK_EVERY_S)
-    return _VISIBLE_S
-
-
-def _sample(turn: int, per_s: float, report: Report, delays_s: list[float]) -> dict[str, object]:
+def _sample(turn: int, per_s: float, report: OpenLoopReport, delays_s: list[float]) -> dict[str, object]:
     return {
         "turn": turn,
         "scheduled_per_s": round(per_s),
-        "confirmed_per_s": round(len(report.confirmed_at) / report.seconds),
+        "confirmed_per_s": round(report.confirmed / report.seconds),
         "statuses": dict(report.statuses),
         "failed": report.failed,
         "unsent": report.unsent,
         "fell_behind": report.fell_behind,
         "visible_ms": _percentiles_ms(delays_s),
-        "answer_ms": _percentiles_ms(report.latencies_s),
-        "generator_late_ms": _percentiles_ms(report.wake_ups_s),
+        "answer_ms": report.latency.told_ms(),
+        "generator_late_ms": report.lateness.told_ms(),
         "probes": len(delays_s),
     }
 

@@ -1,8 +1,16 @@
--- A thousand rates per request: POST /rates with a JSON array.
+-- A thousand rates per request: POST /rates with a JSON array, the same in each request and each thread.
+--
+--   wrk -t1 -c8 -d10s -s bench/wrk/rates.lua http://127.0.0.1:8080
+
+dofile((debug.getinfo(1, "S").source:match("^@(.*/)") or "") .. "report.lua")
+
+rates_per_request = 1000
+
+local prepared
 
 function init(args)
   local rates = {}
-  for number = 1, 1000 do
+  for number = 1, rates_per_request do
     rates[number] = string.format('{"rate":%d,"subject":"film-%d"}', number * 7 % 101, number * 3)
   end
   wrk.method = "POST"
@@ -14,11 +22,4 @@ end
 
 function request()
   return prepared
-end
-
-function done(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format(
-    '\n{"requests":%d,"duration_us":%d,"not_200":%d,"connect":%d,"read":%d,"write":%d,"timeout":%d}\n',
-    summary.requests, summary.duration, errors.status, errors.connect, errors.read, errors.write, errors.timeout))
 end

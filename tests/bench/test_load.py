@@ -13,7 +13,9 @@ from aiohttp import web
 
 from bench.client import Address, Broken, Connection, Refused, Silent
 from bench.ledger import Ledger
-from bench.load import Request, closed_loop, open_loop, percentile, rate_request
+from bench.load import Request, closed_loop, percentile, rate_request
+from bench.open_loop import open_loop
+from bench.schedule import Schedule
 
 Behaviour = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -54,9 +56,9 @@ def requests(address: Address, keyed: bool = False) -> itertools.chain[Request]:
 
 async def test_the_schedule_is_kept(server: Server) -> None:
     ledger = Ledger()
-    report = await open_loop(server.address, requests(server.address), ledger, per_s=200, seconds=1, connections=8)
+    report = await open_loop([server.address], requests(server.address), ledger, Schedule(200, 1), connections=8)
     assert report.statuses == {200: 200}
-    assert server.arrived.total() == ledger.sent_rates == ledger.confirmed_rates == len(report.latencies_s) == 200
+    assert server.arrived.total() == ledger.sent_rates == ledger.confirmed_rates == report.latency.count == 200
     assert report.unsent == 0
     assert report.seconds == pytest.approx(1, abs=0.3)
 
@@ -65,7 +67,7 @@ async def test_a_schedule_may_be_broken_off(server: Server) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(0.5, stop.set)
     report = await open_loop(
-        server.address, requests(server.address), Ledger(), per_s=200, seconds=60, connections=8, stop=stop
+        [server.address], requests(server.address), Ledger(), Schedule(200, 60), connections=8, stop=stop
     )
     assert report.seconds < 5
     assert 50 <= report.answered == server.arrived.total() <= 1000
@@ -84,11 +86,11 @@ async def test_a_stall_of_the_server_shows_in_the_latencies(server: Server) -> N
         return web.Response()
 
     server.behaviour = stall
-    report = await open_loop(server.address, requests(server.address), Ledger(), per_s=200, seconds=2, connections=4)
-    slow = sum(latency_s > 0.1 for latency_s in report.latencies_s)
-    assert slow >= 60
-    assert percentile(report.latencies_s, 99) > 0.4
-    assert percentile(report.latencies_s, 10) < 0.1
+    report = await open_loop([server.address], requests(server.address), Ledger(), Schedule(200, 2), connections=4)
+    assert report.latency.share_above(0.1) >= 60 / 400
+    assert report.latency.percentile_s(99) > 0.4
+    assert report.latency.percentile_s(10) < 0.1
+    assert not report.late
     assert report.unsent == 0
 
 
@@ -99,7 +101,7 @@ async def test_falling_behind_is_detected(server: Server) -> None:
 
     server.behaviour = slowly
     ledger = Ledger()
-    report = await open_loop(server.address, requests(server.address), ledger, per_s=500, seconds=1, connections=2)
+    report = await open_loop([server.address], requests(server.address), ledger, Schedule(500, 1), connections=2)
     assert report.fell_behind
     assert report.unsent > 300
     assert report.unsent + ledger.sent_rates == 500
@@ -114,7 +116,7 @@ async def test_a_generator_that_wakes_up_late_says_so(server: Server) -> None:
         return web.Response()
 
     server.behaviour = hog
-    report = await open_loop(server.address, requests(server.address), Ledger(), per_s=50, seconds=1, connections=16)
+    report = await open_loop([server.address], requests(server.address), Ledger(), Schedule(50, 1), connections=16)
     assert report.unsent == 0
     assert report.fell_behind
 
@@ -127,7 +129,7 @@ async def test_a_connection_cut_under_load_is_unknown_and_the_load_goes_on(serve
 
     server.behaviour = cut
     ledger = Ledger()
-    report = await open_loop(server.address, requests(server.address), ledger, per_s=200, seconds=0.5, connections=4)
+    report = await open_loop([server.address], requests(server.address), ledger, Schedule(200, 0.5), connections=4)
     assert report.broken == 3
     assert report.statuses == {200: 97}
     assert (ledger.sent_rates, ledger.confirmed_rates, ledger.unknown_rates) == (100, 97, 3)

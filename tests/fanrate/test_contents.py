@@ -19,6 +19,7 @@ READ_AT_RUN_TIME = [
     "bench/data/ratings.csv",
     "bench/data/ratings.totals.json",
     "bench/wrk/rate.lua",
+    "bench/wrk/report.lua",
     "brokers/redis_publish.lua",
     "nginx/nginx-tuned.conf.template",
     "nginx/problem-pages.conf.template",

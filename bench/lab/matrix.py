@@ -1,0 +1,159 @@
+"""`python -m bench matrix` and `python -m bench experiment`: runs from axes on the command line, or from files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import uvloop
+
+from bench.lab import experiment
+from bench.lab.experiment import BadExperiment, Experiment
+from bench.lab.sitting import Sitting
+from bench.runs import OUT
+from core.commands import Subcommand
+
+FINE: Final = 0
+FOUND: Final = 1
+_BUSY: Final = 0.1
+"""Share of the cores that others may use before a sitting begins with a warning."""
+_SETUP: Final = {
+    "brokers": ("broker", str, "nats", "nats, kafka, rabbit, redis or nats+core"),
+    "systems": ("system", str, "fanrate", "fanrate, or a peer: docs/lab.md"),
+    "replicas": ("replicas", int, "1", "API replicas"),
+    "processes": ("processes", int, "1", "counting processes"),
+    "dispatch": ("dispatch", str, "group", "group, topics or inline"),
+    "durability": ("durability", str, "confirmed", "relaxed, confirmed or fsync"),
+    "balancer": ("balancer", str, "none", "none, nginx-plain, nginx-tuned or nginx-random"),
+}
+_WORKLOAD: Final = {
+    "connections": ("connections", int, "64", "connections, each with one request at a time"),
+    "rates-per-request": ("rates_per_request", int, "1", "1 is POST /rate, more is POST /rates"),
+    "subjects": ("subjects", int, "3000", "different subjects"),
+}
+
+
+def add_matrix(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "matrix",
+        help="measure all combinations of brokers, replicas, connections and more",
+        description="Measure all combinations of what is listed (commas between): each as often as --repeat says, in "
+        "rounds of random order, one topology up at a time. Each run becomes a JSON file in --out; a report is drawn "
+        "from them at the end, or at Ctrl-C.",
+    )
+    for name, (_, _, default, text) in {**_SETUP, **_WORKLOAD}.items():
+        command.add_argument(f"--{name}", default=default, metavar="LIST", help=f"{text} [{default}]")
+    command.add_argument(
+        "--offered",
+        default="0.5",
+        metavar="LIST",
+        help="loads on a schedule, as shares of the row's own peak, for latencies; 'none' for the peak alone [0.5]",
+    )
+    command.add_argument("--arrivals", choices=["even", "poisson"], default="even", help="of such a schedule [even]")
+    command.add_argument(
+        "--settings", default="", metavar="'A=B C=D'", help="further settings of the services, as in docs/settings.md"
+    )
+    command.add_argument("--seconds", type=float, default=10.0, help="length of each load [10]")
+    command.add_argument("--repeat", type=int, default=3, help="rounds; medians are taken [3]")
+    _add_common(command)
+    command.set_defaults(run=_matrix)
+
+
+def add_experiment(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "experiment",
+        help="run experiments from files and draw the report",
+        description=f"Run experiments, {', '.join(experiment.named())}, or such files (*.toml: docs/lab.md). Each run "
+        "becomes a JSON file; the report is drawn from them at the end, or at Ctrl-C.",
+    )
+    command.add_argument("names", nargs="+", metavar="NAME|FILE")
+    command.add_argument("--quick", action="store_true", help="each row once, with short loads, for orientation")
+    _add_common(command)
+    command.set_defaults(run=_experiment)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, metavar="DIR", help=f"folder of the runs [a new one in {OUT}]")
+    command.add_argument(
+        "--resume", action="store_true", help="go on with the runs in --out, or with the newest, and keep what is there"
+    )
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    setup = {field: _listed(options, name, kind) for name, (field, kind, _, _) in _SETUP.items()}
+    workload: dict[str, object] = {
+        field: _listed(options, name, kind) for name, (field, kind, _, _) in _WORKLOAD.items()
+    }
+    offered = [] if options.offered == "none" else _numbers("offered", options.offered, float)
+    rows = experiment.rows_of(
+        "matrix",
+        {**setup, "settings": options.settings},
+        {**workload, "offered": offered, "arrivals": options.arrivals, "seconds": options.seconds},
+    )
+    if options.repeat < 1:
+        raise BadExperiment(f"--repeat {options.repeat}: at least 1")
+    return _hold([Experiment("matrix", "Matrix", options.repeat, rows)], options, quick=False)
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    loaded = [experiment.load(name) for name in options.names]
+    return _hold([each.quick() for each in loaded] if options.quick else loaded, options, quick=options.quick)
+
+
+def _hold(experiments: Sequence[Experiment], options: argparse.Namespace, *, quick: bool) -> int:
+    """All of them, one after another; the report of what there is, also when it is interrupted."""
+    sittings = [
+        Sitting(each, _folder(each.name, options, many=len(experiments) > 1), quick, _say) for each in experiments
+    ]
+    for sitting in sittings:
+        sitting.open(resume=options.resume)
+    _say(f"about {sum(sitting.lasts_s for sitting in sittings) / 60:.0f} minutes; each run goes to {sittings[0].out}")
+    _warn_if_busy()
+    try:
+        for sitting in sittings:
+            uvloop.run(sitting.hold())
+    finally:
+        _draw(sittings)
+    failed = [run for sitting in sittings for run in sitting.runs if run.outcome == "failed"]
+    return FOUND if failed else FINE
+
+
+def _folder(name: str, options: argparse.Namespace, *, many: bool) -> Path:
+    if options.out is not None:
+        out: Path = options.out
+        return out / name if many else out
+    shelf = OUT / name
+    old = sorted(path for path in shelf.glob("2*Z") if path.is_dir())
+    if options.resume and old:
+        return old[-1]
+    return shelf / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _draw(sittings: Sequence[Sitting]) -> None: ...
+
+
+def _warn_if_busy() -> None:
+    """Figures of a machine that does other work are of that work too."""
+    used = psutil.cpu_percent(interval=1.0) / 100
+    if used > _BUSY:
+        _say(f"WARNING: this machine is busy: {used:.0%} of its cores are in use; figures will be of that, too")
+
+
+def _listed(options: argparse.Namespace, name: str, kind: type) -> list[Any]:
+    return _numbers(name, getattr(options, name.replace("-", "_")), kind)
+
+
+def _numbers(name: str, text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise BadExperiment(f"--{name} {text}: not a list of numbers with commas between") from None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

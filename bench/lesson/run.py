@@ -1,0 +1,203 @@
+"""`python -m bench lesson`: the experiment that this project grew from, made again, and drawn beside what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from bench import machine, runs, wrk
+from bench.bars import Options
+from bench.client import Address
+from bench.ledger import compare_totals
+from bench.lesson import page
+from bench.lesson.plan import BROKERS, CONNECTIONS, Row, Stop, stops
+from bench.lesson.results import Results, Taken
+from bench.runs import OUT
+from bench.scene import Scene, scene
+from core.errors import FanrateError
+from stack import parts
+from stack.member import Member
+from stack.programs import MissingProgram
+from stack.topology import Broker
+
+PAGE: Final = "lesson.md"
+_SERVERS: Final = 3
+
+
+async def run(brokers: Sequence[Broker] = BROKERS, *, seconds: float = 10, out: Path = OUT) -> bool:
+    """Whether every row was measured and every ledger closed. What needs a server that is not installed is left out,
+    with the reason; raises MissingProgram before anything starts when nothing is left, or wrk is missing. What was
+    measured is written and printed, whatever ends this."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    wrk.command(Address("127.0.0.1", 1), "", connections=1, seconds=1)
+    facts = machine.describe()
+    results = Results(seconds)
+    planned = _possible(stops(brokers), results)
+    try:
+        await _make(planned, results, out)
+    except asyncio.CancelledError:
+        results.interrupted = True
+        raise
+    finally:
+        _tell(results, facts, out)
+    return results.fine
+
+
+def _tell(results: Results, facts: Mapping[str, object], out: Path) -> None:
+    text = page.page(results, facts)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / PAGE).write_text(text, encoding="utf-8")
+    print(f"{text}\nwritten to {out / PAGE}", flush=True)
+
+
+def _possible(planned: Sequence[Stop], results: Results) -> list[Stop]:
+    """The stops whose servers are installed."""
+    possible = []
+    missing: MissingProgram | None = None
+    for stop in planned:
+        try:
+            stop.topology.check_programs()
+            possible.append(stop)
+        except MissingProgram as exc:
+            missing = exc
+            results.skipped |= {row.title: str(exc) for row in stop.rows}
+    if missing is not None and not possible:
+        raise missing
+    return possible
+
+
+async def _make(planned: Sequence[Stop], results: Results, out: Path) -> None:
+    """Make all stops. What goes wrong on one is noted and fails the run; the others go on."""
+    start = time.monotonic()
+    planned_s = [stop.lasts_s(results.seconds) for stop in planned]
+    for number, stop in enumerate(planned):
+        left_s = sum(planned_s[number:])
+        if number:
+            left_s *= (time.monotonic() - start) / sum(planned_s[:number])
+        say = _progress(start, left_s)
+        try:
+            await _visit(stop, results, out, say)
+        except (FanrateError, TimeoutError) as exc:
+            told = str(exc) or repr(exc)
+            results.failed |= {row.title: told for row in stop.rows if row.key not in results.taken}
+            say(f"failed: {told}")
+
+
+def _progress(start: float, left_s: float) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        left = f"{left_s / 60:.0f} min" if left_s > 90 else f"{left_s:.0f} s"
+        print(f"{time.monotonic() - start:6.0f} s, about {left} left: {line}", file=sys.stderr, flush=True)
+
+    return say
+
+
+async def _visit(stop: Stop, results: Results, out: Path, say: Callable[[str], None]) -> None:
+    say(f"{stop.rows[0].title}: starting")
+    async with scene(Options(seconds=results.seconds, say=say), stop.topology) as stage:
+        await _warm(stop, stage)
+        for row in stop.rows:
+            say(row.title)
+            taken = await _take(row, stage, row.seconds(results.seconds))
+            results.taken[row.key] = taken
+            say(f"{row.title}: {taken.peak.per_s:,.1f} requests/s, {taken.verdict}")
+            commands = [taken.command, *stage.commands]
+            runs.write(f"lesson-{row.key}", asdict(stop.topology), _document(taken), commands=commands, folder=out)
+
+
+async def _warm(stop: Stop, stage: Scene) -> None:
+    """The same load, for a moment; a slow handler is spared it, for it has nothing to warm and much to do."""
+    if not any("WORK_S" in env for env in (stop.topology.api_env, stop.topology.process_env)):
+        await _send(stage, stage.running.url, stop.warm_up_s)
+        await stage.settle()
+
+
+async def _take(row: Row, stage: Scene, seconds: float) -> Taken:
+    """wrk on the row's target, until all of it is counted."""
+    before = (await stage.reader.totals()).count
+    url, apps = await _TARGETS[row.target](stage)
+    output, peak = await _send(stage, url, seconds)
+    answered_at = time.monotonic()
+    await stage.settle()
+    counted_s = time.monotonic() - answered_at
+    counted = (await stage.reader.totals()).count - before
+    for app in reversed(apps):
+        await app.stop()
+    verdict = compare_totals(sent=peak.sent_rates, confirmed=peak.confirmed_rates, counted=counted)
+    return Taken(row, output, peak, verdict, counted_s, shlex.join(_command(url, seconds)))
+
+
+async def _send(stage: Scene, url: str, seconds: float) -> tuple[str, wrk.Peak]:
+    address = Address.of(url)
+    output = await wrk.told(address, "rate", connections=CONNECTIONS, threads=CONNECTIONS, seconds=seconds)
+    peak = wrk.peak(output, "rate", connections=CONNECTIONS)
+    stage.book(sent=peak.sent_rates, confirmed=peak.confirmed_rates)
+    return output, peak
+
+
+def _command(url: str, seconds: float) -> list[str]:
+    path = "bench/wrk/rate.lua"
+    return wrk.command(Address.of(url), path, connections=CONNECTIONS, threads=CONNECTIONS, seconds=seconds)
+
+
+async def _service(stage: Scene) -> tuple[str, list[Member]]:
+    return stage.running.url, []
+
+
+async def _publish_per_request(stage: Scene) -> tuple[str, list[Member]]:
+    app = await stage.start_app("bench.publish_per_request", stage.broker.url, stage.topology.durability)
+    return app.url, [app]
+
+
+async def _lingering(stage: Scene) -> tuple[str, list[Member]]:
+    app = await stage.start_app("bench.lesson.lingering", stage.broker.url)
+    return app.url, [app]
+
+
+async def _three_lingering(stage: Scene) -> tuple[str, list[Member]]:
+    apps = [
+        await stage.start_app("bench.lesson.lingering", stage.broker.url, name=f"lingering-{number}")
+        for number in range(1, _SERVERS + 1)
+    ]
+    part = parts.nginx(
+        stage.running.stack.directory,
+        upstream_ports=[app.port for app in apps],
+        balancer="nginx-plain",
+        name="nginx-lingering",
+    )
+    balancer = await stage.running.stack.start(part)
+    return balancer.url, [*apps, balancer]
+
+
+_TARGETS: Final = {
+    "service": _service,
+    "publish per request": _publish_per_request,
+    "lingering": _lingering,
+    "three lingering": _three_lingering,
+}
+
+
+def _document(taken: Taken) -> dict[str, object]:
+    row, verdict = taken.row, taken.verdict
+    return {
+        "row": row,
+        "output": taken.output,
+        "peak": taken.peak,
+        "requests_per_s": round(taken.peak.per_s, 2),
+        "counted_s_after_the_last_answer": round(taken.counted_s, 2),
+        "ledger": {
+            "sent_at_most": verdict.sent,
+            "confirmed": verdict.confirmed,
+            "counted": verdict.counted,
+            "loss": verdict.loss,
+            "dup": verdict.dup,
+        },
+    }

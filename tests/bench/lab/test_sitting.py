@@ -1,0 +1,120 @@
+"""Sittings on real servers: short, but the whole way from a row to its file, and what happens when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.lab import document
+from bench.lab.document import Run
+from bench.lab.experiment import Experiment, rows_of
+from bench.lab.sitting import CannotWrite, FolderTaken, Sitting
+from bench.peers import PEERS
+from tests.servers import needs
+
+SHORT: dict[str, object] = {"seconds": 1, "connections": 8, "offered": [0.3]}
+
+
+@pytest.fixture(autouse=True)
+def servers() -> None:
+    needs("redis-server", "nats-server", "wrk")
+
+
+def sitting(out: Path, setup: dict[str, object], workload: dict[str, object] = SHORT, repeat: int = 1) -> Sitting:
+    experiment = Experiment("test", "A test", repeat, rows_of("test", setup, workload))
+    made = Sitting(experiment, out, quick=True, say=lambda line: None)
+    made.open(resume=False)
+    return made
+
+
+async def test_a_run_is_measured_accounted_for_and_not_made_again(tmp_path: Path) -> None:
+    first = sitting(tmp_path, {"broker": "nats"})
+    (run,) = await first.hold()
+    assert (run.outcome, run.reason) == ("measured", "")
+    assert [document.read(path) for path in tmp_path.iterdir()] == [run]
+    assert run.ledger is not None
+    assert run.ledger.closed
+    assert run.peak is not None
+    assert run.ledger.counted >= run.peak.rates > 0
+    assert set(run.peak.cpu_us_per_rate) == {"api", "process", "broker", "redis", "load"}
+    assert all(cpu_us > 0 for cpu_us in run.peak.cpu_us_per_rate.values())
+    assert set(run.memory_peak_bytes) == {"api", "process", "broker", "redis"}
+    assert all(10**6 < held < 10**9 for held in run.memory_peak_bytes.values())
+    assert run.peak.rates_per_message is not None
+    assert 1 <= run.peak.rates_per_message <= 8
+    (tail,) = run.tails
+    assert tail.scheduled_per_s == pytest.approx(0.3 * run.peak.rates_per_s, rel=0.01)
+    assert 0 < tail.latency_ms["p50"] <= tail.latency_ms["p99"] <= tail.latency_ms["max"]
+    assert 0 < tail.freshness_ms["p50"] <= tail.freshness_ms["p99.9"]
+    assert run.machine.versions["nats-server"]
+    assert any("wrk" in command for command in run.commands)
+    assert run.calibration_us > 0
+    assert run.holding is not None
+
+    again = Sitting(first.experiment, tmp_path, quick=True, say=lambda line: None)
+    with pytest.raises(FolderTaken, match="--resume"):
+        again.open(resume=False)
+    again.open(resume=True)
+    assert again.id == first.id
+    assert not again.left
+    more = Sitting(Experiment("test", "", 2, first.experiment.rows), tmp_path, quick=True, say=lambda line: None)
+    more.open(resume=True)
+    assert [visit.turn for visit in more.left] == [2]
+
+
+async def test_several_replicas_share_the_load_and_the_books(tmp_path: Path) -> None:
+    """Without a balancer each is sent its own; with topics each topic is one more message."""
+    (run,) = await sitting(tmp_path, {"broker": "nats", "replicas": 2, "dispatch": "topics"}).hold()
+    assert run.outcome == "measured", run.reason
+    assert run.ledger is not None
+    assert run.ledger.closed
+    assert sum("bytes.lua" in command for command in run.commands) == 2
+
+
+async def test_consumers_that_are_frozen_count_afterwards(tmp_path: Path) -> None:
+    (run,) = await sitting(tmp_path, {"broker": "nats"}, {**SHORT, "offered": [], "consumers": "frozen"}).hold()
+    assert run.outcome == "measured", run.reason
+    assert run.holding is not None
+    assert run.peak is not None
+    assert run.holding.depth
+    assert run.holding.depth * (run.peak.rates_per_message or 0) > run.peak.rates / 2
+    assert run.ledger is not None
+    assert run.ledger.counted >= run.peak.rates
+
+
+async def test_requests_of_many_rates_are_counted_by_the_rate(tmp_path: Path) -> None:
+    (run,) = await sitting(tmp_path, {"broker": "nats"}, {**SHORT, "rates_per_request": 50}).hold()
+    assert run.outcome == "measured", run.reason
+    assert run.peak is not None
+    assert run.peak.rates % 50 == 0
+    assert run.tails[0].scheduled_per_s == pytest.approx(0.3 * run.peak.rates_per_s / 50, rel=0.01)
+
+
+async def test_another_system_is_accounted_for_by_the_brokers_own_count(tmp_path: Path) -> None:
+    (run,) = await sitting(tmp_path, {"system": "aiohttp-publish", "broker": "nats"}).hold()
+    assert run.outcome == "measured", run.reason
+    assert run.ledger is not None
+    assert run.ledger.confirmed <= run.ledger.counted <= run.ledger.sent
+    assert run.holding is not None
+    assert run.holding.messages <= run.ledger.counted
+    assert not run.tails[0].freshness_ms
+
+
+async def test_what_is_missing_is_skipped_with_its_reason_and_the_rest_goes_on(
+    tmp_path: Path,
+) -> None:
+    setup: dict[str, object] = {"system": ["aiohttp-publish", "fanrate"], "broker": ["nats", "redis"]}
+    runs = await sitting(tmp_path, setup, {**SHORT, "offered": []}).hold()
+    outcomes = {(run.setup.system, run.setup.broker): run for run in runs}
+    assert len(outcomes) == 4
+    skipped = outcomes.pop(("aiohttp-publish", "redis"))
+    assert (skipped.outcome, "redis" in skipped.reason) == ("skipped", True)
+    assert {run.outcome for run in outcomes.values()} == {"measured"}
