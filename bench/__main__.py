@@ -17,7 +17,7 @@ from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
-from bench.lab.commands import add_compare
+from bench.lab.commands import add_compare, add_report
 from bench.lesson import plan as lesson
 from bench.lesson import run as lesson_run
 from bench.runs import OUT
@@ -65,6 +65,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_spine(commands)
     _add_brokers(commands)
     _add_clusters(commands)
+    add_report(commands)
     add_compare(commands)
     _add_lesson(commands)
     return parser

@@ -40,7 +40,7 @@ def percent(share: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """`4.2 ×`."""
+    """`4.2 x`, with the sign for it."""
     return f"{ratio:.{2 if ratio < 2 else 1 if ratio < 20 else 0}f}{SPACE}\N{MULTIPLICATION SIGN}"
 
 

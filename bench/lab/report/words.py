@@ -6,7 +6,7 @@ same, durability included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from bench.lab import noise
 from bench.lab.axes import BROKER_NAMES, label, varying
 from bench.lab.figures import COST, FRESHNESS, LATENCY, MEMORY, RPS, Figure, told_share
 from bench.lab.noise import Difference, Noise
-from bench.lab.report.text import listed, percent, plural, times, unit_of, value_of
+from bench.lab.report.text import listed, percent, times, unit_of, value_of
 from bench.lab.rows import FANRATE, Row
 
 _WINNERS: Final = {
@@ -221,15 +221,17 @@ def replicas(rows: Sequence[Row]) -> list[str]:
             shared = noise.pool([values for row in rows if (values := turns(row, figure))])
             if turns(few, figure) and turns(many, figure):
                 difference = noise.difference(turns(few, figure), turns(many, figure), shared)
-                told = times(1 + difference.change) if difference.call in ("lower", "higher") else _NO_CALL[difference.call]
+                told = _NO_CALL.get(difference.call) or times(1 + difference.change)
                 sentences.append((many.setup.replicas, few.setup.replicas, verb, BROKER_NAMES[few.setup.broker], told))
     merged: dict[tuple[int, int, str], list[str]] = {}
     for most, least, verb, name, told in sentences:
         merged.setdefault((most, least, verb), []).append(f"{told} on {name}")
-    return [f"{most} replicas against {least}: {verb} {listed(parts)}." for (most, least, verb), parts in merged.items()]
+    return [
+        f"{most} replicas against {least}: {verb} {listed(parts)}." for (most, least, verb), parts in merged.items()
+    ]
 
 
-_NO_CALL: Final = {"equal": "the same within noise", "unknown": "not known beyond noise"}
+_NO_CALL: Final[dict[str, str]] = {"equal": "the same within noise", "unknown": "not known beyond noise"}
 
 
 def _grown(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
