@@ -17,7 +17,7 @@ from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
-from bench.lab.commands import add_compare
+from bench.lab.commands import add_compare, add_report
 from bench.lab.experiment import BadExperiment
 from bench.lab.matrix import add_experiment, add_matrix
 from bench.lab.sitting import FolderTaken
@@ -73,10 +73,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_spine(commands)
     _add_brokers(commands)
     _add_clusters(commands)
-    _add_lesson(commands)
     add_experiment(commands)
     add_matrix(commands)
+    add_report(commands)
     add_compare(commands)
+    _add_lesson(commands)
     return parser
 
 

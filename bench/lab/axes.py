@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.lab.rows import FANRATE, Row
+from bench.peers import PEERS
 
 BROKER_NAMES: Final = {
     "nats": "NATS JetStream",
@@ -16,6 +17,7 @@ BROKER_NAMES: Final = {
     "redis": "Redis Streams",
 }
 _FOLLOWING: Final = ("seconds", "offered", "processes", "balancer")
+"""What a series may have to set together with the number that it varies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,13 @@ def grouped(value: object) -> str:
     return f"{value:,}".replace(",", "\N{NO-BREAK SPACE}") if isinstance(value, int) else str(value)
 
 
+def system_name(system: str) -> str:
+    """For people; one that is no longer known has only its name."""
+    if system == FANRATE:
+        return "Fanrate"
+    return PEERS[system].title if system in PEERS else system
+
+
 def _settings(value: object) -> str:
     return str(value) or "default settings"
 
@@ -47,7 +56,7 @@ def _settings(value: object) -> str:
 AXES: Final = (
     Axis("series", "series", lambda row: row.series),
     Axis("broker", "broker", lambda row: BROKER_NAMES[row.setup.broker]),
-    Axis("system", "system", lambda row: "Fanrate" if row.setup.system == FANRATE else row.setup.system),
+    Axis("system", "system", lambda row: system_name(row.setup.system)),
     Axis("durability", "durability", lambda row: row.setup.durability),
     Axis("dispatch", "dispatch", lambda row: row.setup.dispatch),
     Axis("balancer", "balancer", lambda row: row.setup.balancer, lambda value: f"balancer {value}"),
@@ -77,14 +86,15 @@ def shares(offered: object) -> str:
 
 
 def varying(rows: Sequence[Row]) -> list[Axis]:
-    """Those in which the rows differ, without those that only go along with others, as a balancer that comes with the
+    """Those in which the rows differ, without those that only go along with a number, as a balancer that comes with the
     second replica."""
-    found = [axis for axis in AXES if len({axis.of(row) for row in rows}) > 1]
-    for name in _FOLLOWING:
-        left = drop(found, name)
-        if _kinds(rows, left) == _kinds(rows, found):
-            found = left
-    return found
+    found = [axis for axis in AXES if _kinds(rows, [axis]) > 1]
+    numbers = [axis for axis in found if axis.number and axis.name not in _FOLLOWING]
+    return [axis for axis in found if axis.name not in _FOLLOWING or not _follows(axis, numbers, rows)]
+
+
+def _follows(axis: Axis, numbers: Sequence[Axis], rows: Sequence[Row]) -> bool:
+    return any(_kinds(rows, [number, axis]) == _kinds(rows, [number]) for number in numbers)
 
 
 def _kinds(rows: Sequence[Row], axes: Sequence[Axis]) -> int:

@@ -4,18 +4,71 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from bench.lab import compare
 from bench.lab.document import BadDocument
 from bench.lab.figures import COST, FIGURES
 from bench.lab.rows import NoDocuments
+from bench.runs import OUT
 from core.commands import Subcommand
+from core.errors import FanrateError
 
 _FINE: Final = 0
 _FOUND: Final = 1
 _WRONG_USAGE: Final = 2
+
+
+class Draw(Protocol):
+    """Draws the runs in some folders; returns the files it wrote."""
+
+    def __call__(self, folders: Sequence[Path], out: Path, beside: Path | None = None) -> list[Path]: ...
+
+
+class NoLibraries(FanrateError):
+    """Drawing takes libraries that nothing else needs."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"drawing takes {missing}: `make bench` installs it, or pip install 'fanrate[bench,lab]'")
+
+
+def add_report(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "report",
+        help="draw the report of runs that were measured",
+        description="Draw one report of all runs in some folders: what to choose and why, how it was measured, and "
+        "every series with its tables and plots. The page needs nothing but itself: no network, no scripts. The same "
+        "runs give the same bytes.",
+        epilog="Exit codes: 0 drawn, 2 a folder without documents, or a file that is none.",
+    )
+    command.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="a folder of runs, or one run's file")
+    command.add_argument("--out", type=Path, default=OUT / "report.html", metavar="FILE", help="[%(default)s]")
+    command.add_argument(
+        "--markdown", type=Path, metavar="DIR", help="also DIR/results.md, with its plots in DIR/plots/"
+    )
+    command.set_defaults(run=_report)
+
+
+def drawing() -> Draw:
+    """What draws; its libraries take half a second to import, so only who draws waits for them. Raises NoLibraries."""
+    try:
+        from bench.lab.report.draw import draw
+    except ImportError as exc:
+        raise NoLibraries(exc.name or str(exc)) from exc
+    return draw
+
+
+def _report(options: argparse.Namespace) -> int:
+    draw = drawing()
+    try:
+        written = draw(options.folders, options.out, options.markdown)
+    except (BadDocument, NoDocuments, OSError) as exc:
+        print(exc, file=sys.stderr)
+        return _WRONG_USAGE
+    print("\n".join(f"written to {path}" for path in written))
+    return _FINE
 
 
 def add_compare(commands: argparse._SubParsersAction[Subcommand]) -> None:

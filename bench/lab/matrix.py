@@ -14,7 +14,8 @@ import psutil
 import structlog
 import uvloop
 
-from bench.lab import experiment, report
+from bench.lab import experiment
+from bench.lab.commands import Draw, drawing
 from bench.lab.experiment import BadExperiment, Experiment
 from bench.lab.sitting import Sitting
 from bench.runs import OUT
@@ -112,6 +113,7 @@ def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int
     """All of them, one after another; the report of what there is, also when it is interrupted."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     find("wrk")
+    draw = drawing()
     wanted = [each.quick() for each in experiments] if options.quick else experiments
     sittings = [
         Sitting(each, _folder(each.name, options, many=len(wanted) > 1), options.quick, _say) for each in wanted
@@ -126,7 +128,7 @@ def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int
         for sitting in sittings:
             uvloop.run(sitting.hold())
     finally:
-        _draw([sitting.out for sitting in sittings])
+        _report([sitting.out for sitting in sittings], draw)
     failed = [run for sitting in sittings for run in sitting.runs if run.outcome == "failed"]
     return FOUND if failed else FINE
 
@@ -142,14 +144,16 @@ def _folder(name: str, options: argparse.Namespace, *, many: bool) -> Path:
     return shelf / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _draw(folders: Sequence[Path]) -> None:
+def _report(folders: Sequence[Path], draw: Draw) -> None:
     """The report of all runs there are, if there is one."""
-    if not any(folder.glob("*.json") for folder in folders):
+    measured = [folder for folder in folders if any(folder.glob("*.json"))]
+    if not measured:
         _say("nothing was measured")
         return
-    page = REPORT if len(folders) > 1 or folders[0].is_relative_to(OUT) else folders[0] / REPORT.name
-    report.draw(folders, page)
-    print(f"the report: {page}", flush=True)
+    page = REPORT if folders[0].is_relative_to(OUT) else folders[0].parent / REPORT.name
+    page = page if len(folders) > 1 or page == REPORT else folders[0] / REPORT.name
+    for path in draw(measured, page, page.parent):
+        print(f"written: {path}", flush=True)
 
 
 def _warn_if_busy() -> None:

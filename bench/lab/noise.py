@@ -11,9 +11,9 @@ and empirical Bayes methods, as in limma): where all are about equally noisy a r
 differ a noisier one keeps more of its own. Student's t for the degrees of freedom that come of it gives the
 threshold that an equal pair passes once in a hundred.
 
-*Two sittings* differ as a whole if the build changed, so what all rows did together is looked at as well: when their
-mean difference is beyond its noise, a row that follows it counts as changed, although its own turns alone would
-not show it. A change of less than LEAST is never called one: a machine is not the same twice.
+*Two sittings* differ as a whole if the build changed, so what all rows did together is looked at as well: when the
+median of their differences is beyond its noise, a row that follows it counts as changed, although its own turns alone
+would not show it. A change of less than LEAST is never called one: a machine is not the same twice.
 
 What it takes to see 10 % in 9 rows of 10: of rows that changed alone, with three turns each, a noise of at most 2.7 %
 (the standard deviation of one turn), with five 3.6 %; of 16 rows that changed together, with three turns, 4 %, also

@@ -1,0 +1,96 @@
+"""The report as data: what both forms of it show, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.lab.document import Run
+from bench.lab.report import method, words
+from bench.lab.report.peers import sentences
+from bench.lab.report.plots import numbered, plots
+from bench.lab.report.svg import Plot
+from bench.lab.report.tables import Table, tables, troubles
+from bench.lab.report.text import plural
+from bench.lab.report.words import Answer
+from bench.lab.rows import Row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One series of one experiment."""
+
+    name: str
+    title: str
+    words: list[str]
+    plots: list[Plot]
+    tables: list[Table]
+    troubles: Table | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    warnings: list[str]
+    answers: list[Answer]
+    worth: list[str]
+    facts: list[tuple[str, str]]
+    method: list[str]
+    totals: str
+    sections: list[Section]
+
+
+def report(runs: Sequence[Run]) -> Report:
+    """At least one run."""
+    experiments = sorted({run.experiment for run in runs}, key=_place)
+    held = [
+        (experiment, series, rows([run for run in runs if (run.experiment, run.series) == (experiment, series)]))
+        for experiment in experiments
+        for series in _series(runs, experiment)
+    ]
+    every = [row for _, _, found in held for row in found]
+    chosen = _to_choose_from([found for _, _, found in held])
+    names = numbered([f"{experiment} {series}" if series != experiment else series for experiment, series, _ in held])
+    return Report(
+        method.warnings(runs),
+        words.answers(chosen),
+        words.worth(chosen),
+        method.facts(runs),
+        method.method(runs, every),
+        method.totals(runs),
+        [_section(name, *one) for name, one in zip(names, held, strict=True)],
+    )
+
+
+def _section(name: str, experiment: str, series: str, found: Sequence[Row]) -> Section:
+    title = series if series == experiment else f"{experiment}: {series}"
+    said = [*words.replicas(found), *sentences(found)]
+    if not any(row.measured for row in found):
+        said.append(f"Nothing was measured of {plural(len(found), 'row')}.")
+    elif not any(row.offered() for row in found):
+        said.append("Latency was not measured here.")
+    return Section(name, title[0].upper() + title[1:], said, plots(found, name), tables(found), troubles(found))
+
+
+def _to_choose_from(series: Sequence[Sequence[Row]]) -> Sequence[Row]:
+    """The series that holds most brokers against each other; of those that hold the same number, most set-ups."""
+    return max(series, key=_contested)
+
+
+def _contested(found: Sequence[Row]) -> tuple[int, int, int]:
+    contests = words.contests(found)
+    sizes = [len(contest.rows) for contest in contests]
+    latency = any(row.offered() for row in found)
+    return max(sizes, default=0), int(latency), sum(size > 1 for size in sizes)
+
+
+def _series(runs: Sequence[Run], experiment: str) -> list[str]:
+    """By name, that of the experiment first."""
+    return sorted(
+        {run.series for run in runs if run.experiment == experiment}, key=lambda each: (each != experiment, each)
+    )
+
+
+def _place(experiment: str) -> tuple[int, str]:
+    """The known ones first."""
+    known = ("brokers", "peers", "scale")
+    return known.index(experiment) if experiment in known else len(known), experiment
