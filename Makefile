@@ -15,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check wheel trouble compose-check bench-spine bench-brokers cluster-check lock clean
+.PHONY: help run replay up services peers test check wheel trouble compose-check bench-spine bench-brokers cluster-check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+co
 
 services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats|nats+core|kafka|rabbit|redis|all]
 	@$(BIN)/python -m stack services --broker $(BROKER)
+
+peers: .venv/bench.stamp .venv/peers.stamp ## build the other programs that the lab compares with; what no toolchain is there for is left out: [ARGS="--only go"]
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing servers are skipped: [ARGS=...]
 	@if [ "$$CI" = true ]; then $(BIN)/python -m stack services --broker all; fi
