@@ -32,7 +32,9 @@ def test_silence_is_an_error() -> None:
         wrk.parse(b"unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
-@pytest.mark.parametrize(("script", "path", "rates"), [("rate", "/rate", 1), ("rates", "/rates", 1000)])
+@pytest.mark.parametrize(
+    ("script", "path", "rates"), [("rate", "/rate", 1), ("rates", "/rates", 1000), ("message", "/", 1)]
+)
 async def test_wrk_sends_what_the_ledger_is_told(
     serve: Callable[..., Awaitable[Address]], script: wrk.Script, path: str, rates: int
 ) -> None:
@@ -43,6 +45,8 @@ async def test_wrk_sends_what_the_ledger_is_told(
         arrived[request.path] += 1
         if rates > 1:
             assert len(await request.json()) == rates
+        elif script == "message":
+            assert (await request.json()).keys() == {"rate", "subject"}
         return web.Response()
 
     peak = await wrk.run(await serve(handle), script, connections=4, seconds=1)
