@@ -103,4 +103,5 @@ def _filled(text: str) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """The first line of a reason: what follows may be the end of a log."""
+    return text.partition("\n")[0].replace("|", r"\|")

@@ -93,7 +93,7 @@ def test_what_is_missing_is_on_the_page_with_its_reason() -> None:
     results.skipped["Kafka, one server"] = "java is not installed.\nDo this"
     results.failed["RabbitMQ, one server"] = "it fell"
     text = page(results, {})
-    assert "| Kafka, one server | | skipped: java is not installed. Do this | | | |" in text
+    assert "| Kafka, one server | | skipped: java is not installed. | | | |" in text
     assert "| RabbitMQ, one server | | failed: it fell | | | |" in text
     assert not results.fine
     del results.failed["RabbitMQ, one server"]
