@@ -88,7 +88,7 @@ LATENCY: Final = {
     name: Figure(name, f"{name} of a POST on a schedule", "ms", "lower", latency(name)) for name in PERCENTILES
 }
 FRESHNESS: Final = Figure("freshness", "p99 from POST to visible in Redis", "ms", "lower", freshness("p99"))
-MEMORY: Final = Figure("memory", "memory peak over all roles", "bytes", "lower", _memory)
+MEMORY: Final = Figure("memory", "memory peak", "bytes", "lower", _memory)
 RATES_PER_MESSAGE: Final = Figure("batch", "rates per broker message", "", "higher", _rates_per_message)
 
 FIGURES: Final[dict[str, Figure]] = {

@@ -18,7 +18,7 @@ from stack.topology import Broker
 FANRATE: Final = "fanrate"
 _BROKERS: Final = get_args(Broker)
 _DISPATCHES: Final = get_args(Dispatch)
-ROLES: Final = ("api", "balancer", "broker", "process", "redis", "load")
+_ROLES: Final = ("api", "balancer", "broker", "process", "redis", "load")
 """In the order of a rate's way; others follow."""
 
 
@@ -119,6 +119,12 @@ def read(paths: Sequence[Path]) -> list[Run]:
     return [document.read(path) for path in files]
 
 
+def roles_in_order(names: Iterable[str]) -> list[str]:
+    """Each once, in the order of a rate's way."""
+    found = set(names)
+    return [*(role for role in _ROLES if role in found), *sorted(found.difference(_ROLES))]
+
+
 def _spread(values: Iterable[float | None]) -> Spread | None:
     found = tuple(value for value in values if value is not None)
     return Spread(found) if found else None
@@ -127,8 +133,7 @@ def _spread(values: Iterable[float | None]) -> Spread | None:
 def _by_role(turns: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
     """A turn in which a role is not told counts for nothing."""
     names = {role for turn in turns for role in turn}
-    ordered = [*(role for role in ROLES if role in names), *sorted(names.difference(ROLES))]
-    return {role: Spread(tuple(turn[role] for turn in turns if role in turn)) for role in ordered}
+    return {role: Spread(tuple(turn[role] for turn in turns if role in turn)) for role in roles_in_order(names)}
 
 
 def _place(row: Row) -> tuple[object, ...]:

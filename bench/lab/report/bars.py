@@ -14,7 +14,7 @@ from bench.lab.report import palette
 from bench.lab.report.palette import stand_in
 from bench.lab.report.svg import SMALL, WIDTH, Plot, drawing, finished
 from bench.lab.report.text import Tell, middle
-from bench.lab.rows import Spread
+from bench.lab.rows import Spread, roles_in_order
 
 _LINE: Final = 21.0
 _GROUP: Final = 23.0
@@ -23,6 +23,7 @@ _CHARACTER: Final = 6.3
 """Width of one, about, at SMALL."""
 _THICK: Final = 11.0
 _LEGEND: Final = 24.0
+_NAMES: Final = 8.0
 _SCALE: Final = 22.0
 
 
@@ -63,7 +64,7 @@ def stacks(
     name: str, title: str, description: str, bars: Sequence[tuple[Bar, Mapping[str, Spread]]], tell: Tell
 ) -> Plot | None:
     """Medians of roles side by side, and their sum."""
-    roles = list(dict.fromkeys(role for _, spreads in bars for role in spreads))
+    roles = roles_in_order(role for _, spreads in bars for role in spreads)
     if not roles:
         return None
     places, height = _places([bar for bar, _ in bars], above=_LEGEND)
@@ -93,7 +94,7 @@ def spectra(
     having = [(bar, spreads) for bar, spreads in bars if told in spreads]
     if not having:
         return None
-    places, height = _places([bar for bar, _ in having], above=_LEGEND, below=_SCALE)
+    places, height = _places([bar for bar, _ in having], above=_NAMES, below=_SCALE)
     low = min(spread.low for _, spreads in having for spread in spreads.values())
     high = max(spread.high for _, spreads in having for spread in spreads.values())
     with drawing(height) as figure:
@@ -114,7 +115,7 @@ def spectra(
                 color=stand_in("ink"),
                 annotation_clip=False,
             )
-        _percentile_names(axes, having[0][1], places[0])
+        _percentile_names(axes, having[0][1], places[0], grouped=bool(having[0][0].group))
         return finished(figure, name, title, description)
 
 
@@ -129,16 +130,17 @@ def _spectrum(axes: Axes, bar: Bar, spreads: Mapping[str, Spread], place: float,
     axes.plot([spread.low, spread.high], [place - 5.5, place - 5.5], color=stand_in("soft"), linewidth=0.8)
 
 
-def _percentile_names(axes: Axes, spreads: Mapping[str, Spread], place: float) -> None:
-    """Above the first row's marks, as far as there is room between them."""
+def _percentile_names(axes: Axes, spreads: Mapping[str, Spread], place: float, *, grouped: bool) -> None:
+    """Above the first row's marks and its group's name, as far as there is room between them."""
     last = -math.inf
+    up = _LINE / 2 + (_GROUP if grouped else 3)
     for name, spread in spreads.items():
         at = axes.transData.transform((spread.median, place))[0]
         if at - last >= _CHARACTER * len(name):
             axes.annotate(
                 name,
                 (spread.median, place),
-                (0, 9),
+                (0, up),
                 textcoords="offset points",
                 ha="center",
                 color=stand_in("soft"),
@@ -225,10 +227,11 @@ def _text(axes: Axes, x: float, place: float, text: str, colour: str = "ink") ->
 
 
 def _whisker(axes: Axes, spread: Spread, place: float) -> None:
-    if spread.low < spread.high:
-        axes.plot([spread.low, spread.high], [place, place], color=stand_in("ink"), linewidth=1.0)
-        for end in (spread.low, spread.high):
-            axes.plot([end, end], [place - 3, place + 3], color=stand_in("ink"), linewidth=1.0)
+    """Light within the bar, dark beyond it."""
+    for end, colour in ((spread.low, "paper"), (spread.high, "ink")):
+        if end != spread.median:
+            axes.plot([spread.median, end], [place, place], color=stand_in(colour), linewidth=1.0)
+            axes.plot([end, end], [place - 3, place + 3], color=stand_in(colour), linewidth=1.0)
 
 
 def _legend(figure: Figure, roles: Sequence[str], height: float) -> None:

@@ -14,8 +14,8 @@ from bench.lab.report.svg import SMALL, WIDTH, Plot, drawing, finished
 from bench.lab.report.text import Tell
 from bench.lab.rows import Spread
 
-HEIGHT: Final = 300.0
-_LEFT, _TOP, _BOTTOM = 52.0, 26.0, 44.0
+HEIGHT: Final = 260.0
+_LEFT, _TOP, _BOTTOM = 48.0, 12.0, 44.0
 _CHARACTER: Final = 6.3
 _APART: Final = 13.0
 _DECADES: Final = 30.0
@@ -37,7 +37,6 @@ class Frame:
     """What the axes say. `mark` is an x with a thin line and a word."""
 
     x_title: str
-    y_title: str
     tell_x: Tell
     tell_y: Tell
     log_y: bool = False
@@ -95,14 +94,6 @@ def _scales(axes: Axes, every: Sequence[Line], frame: Frame) -> None:
         ticks = [tick for tick in axes.get_yticks() if 0 <= tick <= 1.05 * max(highs)]
         axes.set_yticks(ticks, [frame.tell_y(tick) for tick in ticks])
     axes.set_xlabel(frame.x_title, color=stand_in("soft"), labelpad=6)
-    axes.text(
-        -_LEFT / (axes.get_position().width * WIDTH) + 0.005,
-        1.05,
-        frame.y_title,
-        transform=axes.transAxes,
-        color=stand_in("soft"),
-        va="bottom",
-    )
 
 
 def _log_ticks(axes: Axes, low: float, high: float, frame: Frame) -> None:

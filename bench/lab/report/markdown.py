@@ -38,6 +38,7 @@ def _blocks(report: Report) -> Iterator[str]:
     yield "## What to choose, and why"
     if not report.answers:
         yield "Nothing was measured of Fanrate, so there is nothing to choose from."
+    yield from report.introduction
     for answer in report.answers:
         yield f"**{answer.question}.** {' '.join(answer.sentences)}"
     if report.worth:

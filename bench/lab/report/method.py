@@ -27,7 +27,7 @@ _NOISE: Final = (
 
 def warnings(runs: Sequence[Run]) -> list[str]:
     """What makes the figures doubtful, most doubtful first."""
-    return [text for text in (_open_books(runs), _busy(runs), _not_measured(runs), _machines(runs)) if text]
+    return [text for text in (_open_books(runs), _busy(runs), _failed(runs), _machines(runs)) if text]
 
 
 def method(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
@@ -35,7 +35,7 @@ def method(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
     told = [_turns(rows), _PEAKS]
     if shares := share_told(rows):
         told.append(_SCHEDULES.format(shares=shares))
-    told.append(_NOISE)
+    told += [_NOISE, _missing(runs)]
     warm = [run.warm_up for run in runs if run.outcome == "measured" and run.warm_up]
     if late := sum(not each.agreed for each in warm):
         of = plural(len(warm), "turn")
@@ -96,10 +96,16 @@ def _busy(runs: Sequence[Run]) -> str:
     )
 
 
-def _not_measured(runs: Sequence[Run]) -> str:
-    counts = {outcome: sum(run.outcome == outcome for run in runs) for outcome in ("failed", "void", "skipped")}
-    told = [f"{number(count)} {outcome}" for outcome, count in counts.items() if count]
-    return f"Of {plural(len(runs), 'run')}: {listed(told)}; the sections say why." if told else ""
+def _failed(runs: Sequence[Run]) -> str:
+    failed = sum(run.outcome == "failed" for run in runs)
+    return f"{number(failed)} of {plural(len(runs), 'run')} failed; the sections say why." if failed else ""
+
+
+def _missing(runs: Sequence[Run]) -> str:
+    """Runs without figures that cast no doubt on the others."""
+    counts = {outcome: sum(run.outcome == outcome for run in runs) for outcome in ("void", "skipped")}
+    told = [f"{number(count)} {'were' if count > 1 else 'was'} {outcome}" for outcome, count in counts.items() if count]
+    return f"Of {plural(len(runs), 'run')}, {listed(told)}; the sections say why." if told else ""
 
 
 def _machines(runs: Sequence[Run]) -> str:

@@ -13,12 +13,19 @@ from bench.lab.report.bars import Bar
 from bench.lab.report.lines import Frame, Line
 from bench.lab.report.peers import against_fanrate, better_settings
 from bench.lab.report.svg import Plot
-from bench.lab.report.text import listed, megabytes, number, percent, rounded, times, unit_of, value_of
+from bench.lab.report.text import SPACE, listed, megabytes, number, percent, rounded, times, value_of
 from bench.lab.rows import FANRATE, Row, Spread
 
 _CURVE: Final = 3
 """From so many values on, a number is an axis of its own."""
 _GROWING: Final = (RPS, COST, LATENCY["p99"], FRESHNESS, MEMORY)
+_TITLES: Final = {
+    RPS.name: "Confirmed rates/s at full load",
+    COST.name: "CPU time per rate, µs",
+    LATENCY["p99"].name: "99th percentile of a POST, ms",
+    FRESHNESS.name: "From POST to visible in Redis, 99th percentile, ms",
+    MEMORY.name: "Memory peak, MB",
+}
 _MOST_BARS: Final = 48
 
 
@@ -42,9 +49,9 @@ def _hockey(rows: Sequence[Row], prefix: str) -> list[Plot | None]:
         for percentile, dashed in (("p99", False), ("p50", True)):
             points = [(100 * share, spread) for share in row.offered() if (spread := row.latency_ms(share, percentile))]
             every.append(Line(f"{name} {percentile}".strip(), _colour(row), points, dashed))
-    frame = Frame("offered load, % of the peak", "ms", number, number, log_y=True, mark=(100.0, "peak"))
+    frame = Frame("offered load, % of the peak", number, number, log_y=True, mark=(100.0, "peak"))
     told = f"Latency of a POST over the offered load, {_brokers(rows)}: 99th percentile and median, logarithmic."
-    return [lines.lines(f"{prefix}-hockey", "Latency over offered load", told, every, frame)]
+    return [lines.lines(f"{prefix}-hockey", "Latency of a POST over offered load, ms", told, every, frame)]
 
 
 def _over_a_number(rows: Sequence[Row], prefix: str) -> list[Plot | None]:
@@ -69,9 +76,9 @@ def _growth(rows: Sequence[Row], figure: Figure, over: Axis, rest: Sequence[Axis
         if spread:
             points[name].append((float(x), spread))
     every = [Line(name, colours[name], sorted(found, key=_x)) for name, found in points.items()]
-    frame = Frame(over.title, unit_of(figure), lambda x: grouped(round(x)), value_of(figure))
-    title = f"{_title(figure, rows)} over {over.title}"
-    description = f"{title}, {_brokers(rows)}: medians and ranges."
+    frame = Frame(over.title, lambda x: grouped(round(x)), value_of(figure))
+    title = _title(figure, rows)
+    description = f"{title}, over {over.title}, {_brokers(rows)}: medians and ranges."
     return lines.lines(f"{prefix}-{figure.name}", title, description, every, frame)
 
 
@@ -89,7 +96,7 @@ def _by_row(rows: Sequence[Row], prefix: str) -> list[Plot | None]:
     return [
         bars.lengths(
             f"{prefix}-rps",
-            "Confirmed rates/s at full load",
+            _title(RPS, rows) + (", and how many times as many Fanrate confirms" if ratios else ""),
             f"{_brokers(rows)}: medians with the range of the turns as a whisker.",
             [(_with_ratio(bar, ratios.get(row.key)), row.spread(RPS)) for bar, row in held],
             rounded,
@@ -146,7 +153,7 @@ def _bar_colour(row: Row, rows: Sequence[Row]) -> str:
 def _with_ratio(bar: Bar, ratio: float | None) -> Bar:
     if ratio is None:
         return bar
-    return Bar(bar.group, bar.label, bar.colour, f"  Fanrate {times(ratio)}")
+    return Bar(bar.group, bar.label, bar.colour, f"{3 * SPACE}{times(ratio)}")
 
 
 def _without_generator(spreads: dict[str, Spread]) -> dict[str, Spread]:
@@ -165,9 +172,8 @@ def _colour(row: Row) -> str:
 
 
 def _title(figure: Figure, rows: Sequence[Row]) -> str:
-    title = figure.title[0].upper() + figure.title[1:]
-    timed = figure in LATENCY.values() or figure == FRESHNESS
-    return f"{title} at {_shares(rows)} of the peak" if timed else title
+    timed = figure.name in (LATENCY["p99"].name, FRESHNESS.name)
+    return f"{_TITLES[figure.name]}, at {_shares(rows)} of the peak" if timed else _TITLES[figure.name]
 
 
 def _shares(rows: Sequence[Row]) -> str:

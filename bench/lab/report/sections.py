@@ -9,10 +9,13 @@ from bench.lab.document import Run
 from bench.lab.report import method, words
 from bench.lab.report.peers import sentences
 from bench.lab.report.plots import numbered, plots
+from bench.lab.report.ranking import contests
+from bench.lab.report.replicas import replicas
 from bench.lab.report.svg import Plot
 from bench.lab.report.tables import Table, tables, troubles
 from bench.lab.report.text import plural
 from bench.lab.report.words import Answer
+from bench.lab.report.worth import worth
 from bench.lab.rows import Row, rows
 
 
@@ -31,6 +34,7 @@ class Section:
 @dataclass(frozen=True, slots=True)
 class Report:
     warnings: list[str]
+    introduction: list[str]
     answers: list[Answer]
     worth: list[str]
     facts: list[tuple[str, str]]
@@ -52,8 +56,9 @@ def report(runs: Sequence[Run]) -> Report:
     names = numbered([f"{experiment} {series}" if series != experiment else series for experiment, series, _ in held])
     return Report(
         method.warnings(runs),
+        words.introduction(chosen),
         words.answers(chosen),
-        words.worth(chosen),
+        worth(chosen),
         method.facts(runs),
         method.method(runs, every),
         method.totals(runs),
@@ -63,7 +68,7 @@ def report(runs: Sequence[Run]) -> Report:
 
 def _section(name: str, experiment: str, series: str, found: Sequence[Row]) -> Section:
     title = series if series == experiment else f"{experiment}: {series}"
-    said = [*words.replicas(found), *sentences(found)]
+    said = [*replicas(found), *sentences(found)]
     if not any(row.measured for row in found):
         said.append(f"Nothing was measured of {plural(len(found), 'row')}.")
     elif not any(row.offered() for row in found):
@@ -77,8 +82,8 @@ def _to_choose_from(series: Sequence[Sequence[Row]]) -> Sequence[Row]:
 
 
 def _contested(found: Sequence[Row]) -> tuple[int, int, int]:
-    contests = words.contests(found)
-    sizes = [len(contest.rows) for contest in contests]
+    held = contests(found)
+    sizes = [len(contest.rows) for contest in held]
     latency = any(row.offered() for row in found)
     return max(sizes, default=0), int(latency), sum(size > 1 for size in sizes)
 

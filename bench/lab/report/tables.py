@@ -17,12 +17,11 @@ from bench.lab.report.text import (
     middle,
     number,
     percent,
-    plural,
     rounded,
     times,
     within,
 )
-from bench.lab.rows import FANRATE, Row, Spread
+from bench.lab.rows import FANRATE, Row, Spread, roles_in_order
 
 _RANGE: Final = "range"
 
@@ -70,7 +69,7 @@ def troubles(rows: Sequence[Row]) -> Table | None:
     """What was not measured, and why."""
     heads = heading(rows)
     told = [
-        [*_head(row, heads), outcome, plural(turns, "turn"), reason]
+        [*_head(row, heads), outcome, grouped(turns), reason]
         for row in rows
         for (outcome, reason), turns in row.reasons.items()
     ]
@@ -115,7 +114,7 @@ def _peaks(rows: Sequence[Row], heads: Sequence[Axis]) -> Table:
         told.append([*_head(row, heads), grouped(len(row.measured)), *cells])
     note = "Median of the turns and their range, in a closed loop, from which no latency is taken."
     if peers:
-        note += " CPU of Fanrate holds the counting too, which the others leave undone."
+        note += " Fanrate's CPU time and memory hold the counting too, which the others leave undone."
     return Table("Full load", columns, told, note, _own(rows))
 
 
@@ -159,7 +158,7 @@ def _roles(
 ) -> Table | None:
     """Medians, and a sum over all roles but the generator, which stands apart."""
     told = {row.key: of(row) for row in rows}
-    roles = list(dict.fromkeys(role for spreads in told.values() for role in spreads if role != apart))
+    roles = roles_in_order(role for spreads in told.values() for role in spreads if role != apart)
     if not roles:
         return None
     loaded = any(apart in spreads for spreads in told.values())

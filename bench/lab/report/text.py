@@ -27,10 +27,8 @@ def megabytes(value: float) -> str:
 
 
 def rounded(value: float) -> str:
-    """For a figure of thousands, of which four digits are more than is known."""
-    if value < 10 * _KILO:
-        return number(round(value))
-    return number(round(value, -2))
+    """For a figure of thousands, of which three digits are as much as is known."""
+    return number(round(value, -2 if value >= 10 * _KILO else -1 if value >= _KILO else 0))
 
 
 def percent(share: float) -> str:
@@ -62,11 +60,11 @@ def middle(spread: Spread | None, tell: Tell = number) -> str:
 
 
 def within(spread: Spread | None, tell: Tell = number) -> str:
-    """The range, nothing where it is a point."""
+    """The range, nothing of a single turn."""
     if spread is None or len(spread.values) < 2:
         return ""
     low, high = tell(spread.low), tell(spread.high)
-    return f"{low}\N{EN DASH}{high}" if low != high else ""
+    return f"{low}\N{EN DASH}{high}" if low != high else low
 
 
 def listed(parts: Sequence[str]) -> str:
