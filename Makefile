@@ -12,15 +12,18 @@ TIMES ?= 20
 USERS ?= 200
 TIME ?= 60s
 SHAPE ?=
+QUICK ?= 0
+RESUME ?= 0
 HEADLESS ?= 0
 P99_MS ?= 100
 ARGS ?=
 
 BIN := .venv/bin
+LAB = $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RESUME)),--resume) $(ARGS)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services test check wheel trouble compose-check bench-spine bench-brokers bench-lesson locust cluster-check lock clean
+.PHONY: help run replay up services peers test check wheel trouble compose-check bench bench-peers bench-scale bench-full bench-lesson bench-spine bench-brokers locust cluster-check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +39,9 @@ up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+co
 
 services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats|nats+core|kafka|rabbit|redis|all]
 	@$(BIN)/python -m stack services --broker $(BROKER)
+
+peers: .venv/bench.stamp .venv/peers.stamp ## build the other programs that the lab compares with; what no toolchain is there for is left out: [ARGS="--only go"]
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing servers are skipped: [ARGS=...]
 	@if [ "$$CI" = true ]; then $(BIN)/python -m stack services --broker all; fi
@@ -58,6 +64,18 @@ bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: 
 
 bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the bars, in one table: [ARGS=...]
 	@$(BIN)/python -m bench brokers $(ARGS)
+
+bench: .venv/lab.stamp ## which broker, how many replicas, which dispatch: a report in bench/out/report.html, about 40 minutes: [QUICK=1: ten  RESUME=1: go on ARGS=...]
+	@$(BIN)/python -m bench experiment brokers $(LAB)
+
+bench-peers: .venv/lab.stamp peers ## the same work done by FastAPI + FastStream, aiohttp, Go and mq-bridge: [QUICK=1 RESUME=1 ARGS=...]
+	@$(BIN)/python -m bench experiment peers $(LAB)
+
+bench-scale: .venv/lab.stamp ## how cost grows with replicas, connections, subjects, rates per request and offered load: [QUICK=1 RESUME=1 ARGS=...]
+	@$(BIN)/python -m bench experiment scale $(LAB)
+
+bench-full: .venv/lab.stamp peers ## all experiments into one report; says how long: [QUICK=1 RESUME=1 ARGS=...]
+	@$(BIN)/python -m bench experiment brokers peers scale $(LAB)
 
 bench-lesson: .venv/bench.stamp ## wrk -c5 -t5 on one server, three, topics, a handler per message: the lesson this grew from, explained: [ARGS=...]
 	@$(BIN)/python -m bench lesson $(ARGS)

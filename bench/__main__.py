@@ -1,5 +1,5 @@
-"""`python -m bench`: replay real ratings against a running service, measure the spine, compare the brokers, or kill
-nodes of clusters."""
+"""`python -m bench`: replay real ratings against a running service or measure it, measure the spine, compare the
+brokers, kill nodes of clusters, or measure the generator of all that load."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from pathlib import Path
 
 import uvloop
 
-from bench import replay
+from bench import generator, measure, replay
 from bench.bars import Options
 from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
 from bench.lab.commands import add_compare, add_report
+from bench.lab.experiment import BadExperiment
+from bench.lab.matrix import add_experiment, add_matrix
+from bench.lab.sitting import FolderTaken
 from bench.lesson import plan as lesson
 from bench.lesson import run as lesson_run
 from bench.runs import OUT
 from bench.spine import run as spine_run
-from core.commands import Subcommand, add_version
+from core.commands import Subcommand, add_version, number
 from core.errors import FanrateError
 from stack.programs import MISSING_PROGRAM, MissingProgram
 
@@ -43,6 +46,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
     except WrongAddress as exc:
         print(f"--url: {exc}", file=sys.stderr)
         return WRONG_USAGE
+    except (BadExperiment, FolderTaken) as exc:
+        print(exc, file=sys.stderr)
+        return WRONG_USAGE
     except MissingProgram as exc:
         print(exc, file=sys.stderr)
         return MISSING_PROGRAM
@@ -55,16 +61,20 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog,
-        description="Replay real ratings against a running service, measure the way of a rate, compare the brokers, "
-        "or kill nodes of clusters.",
+        description="Replay real ratings against a running service or measure it, measure the way of a rate, compare "
+        "the brokers, kill nodes of clusters, or measure the load generator.",
         epilog="Exit codes: 0 fine, 1 the run found something, 2 wrong usage, 3 a needed program is not installed.",
     )
     add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Subcommand)
     _add_replay(commands)
+    _add_measure(commands)
+    _add_generator(commands)
     _add_spine(commands)
     _add_brokers(commands)
     _add_clusters(commands)
+    add_experiment(commands)
+    add_matrix(commands)
     add_report(commands)
     add_compare(commands)
     _add_lesson(commands)
@@ -89,6 +99,53 @@ def _replay(options: argparse.Namespace) -> int:
     result = uvloop.run(replay.replay(options.url, options.times))
     print("\n".join(replay.lines(result)))
     return FINE if result.verdict.clean else FOUND
+
+
+def _add_measure(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "measure",
+        help="measure any running service: rates/s, percentiles, ledger",
+        description="Send rates at full speed to find how many a second the service takes, for ten "
+        "seconds at most; then send half as many on a schedule, and tell how long answers take from when each was due. "
+        "Every rate is accounted for: prints LOSS 0 DUP 0. Exits with 1 otherwise, or when the schedule was not kept. "
+        "Ctrl-C ends it early; what was measured is told.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--url", default="http://127.0.0.1:8080", help="where the service listens")
+    command.add_argument("--connections", type=number(1, 10_000), default=measure.CONNECTIONS, help="how many, kept")
+    command.add_argument("--rate", type=number(1, 100_000), metavar="R", help="rates/s of the schedule: no full speed")
+    command.add_argument("--seconds", type=number(1, 3600), default=int(measure.SECONDS), help="length of the schedule")
+    command.set_defaults(run=_measure)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    measured = measure.Measured(options.url, options.connections)
+    try:
+        uvloop.run(measure.measure(measured, rate=options.rate, seconds=options.seconds))
+    except KeyboardInterrupt:
+        measured.interrupted = True
+    print("\n".join(measure.lines(measured)))
+    if measured.interrupted:
+        return INTERRUPTED
+    return FINE if measured.fine else FOUND
+
+
+def _add_generator(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "generator",
+        help="measure the load generator itself",
+        description="Send to a server that does nothing, at full speed and on a schedule of 20 000 requests/s, and "
+        "tell what one core carries; exits with 1 if that is less.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--seconds", type=number(1, 600), default=5, help="length of each")
+    command.set_defaults(run=_generator)
+
+
+def _generator(options: argparse.Namespace) -> int:
+    carried = uvloop.run(generator.measure(options.seconds))
+    print("\n".join(generator.lines(carried)))
+    return FINE if carried.met else FOUND
 
 
 def _add_spine(commands: argparse._SubParsersAction[Subcommand]) -> None:

@@ -133,6 +133,8 @@ class _Wire(asyncio.Protocol):
             return await waiting
         except asyncio.CancelledError:
             self.close()
+            if waiting.done() and not waiting.cancelled():
+                waiting.exception()  # both at once: nobody else will ask for it
             raise
         finally:
             timer.cancel()

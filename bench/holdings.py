@@ -15,7 +15,7 @@ import nats
 from aio_pika.exceptions import AMQPError
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError  # type: ignore[import-untyped]
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
@@ -65,7 +65,7 @@ async def read(broker: Broker, url: str, topic: str, data: Path) -> Holding:
 
 
 async def _nats(url: str, topic: str, _: Path) -> Holding:
-    client = await nats.connect(url, allow_reconnect=False)
+    client = await nats.connect(url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.1)
     async with _closing(client.close):
         stream = client.jetstream()
         state = (await stream.stream_info(topic)).state
@@ -78,13 +78,14 @@ async def _nats(url: str, topic: str, _: Path) -> Holding:
 
 async def _kafka(url: str, topic: str, data: Path) -> Holding:
     servers = urlsplit(url).netloc.split(",")
-    asking = AIOKafkaAdminClient(bootstrap_servers=servers)
-    async with _closing(asking.close), AIOKafkaConsumer(bootstrap_servers=servers) as offsets:
+    asking, offsets = AIOKafkaAdminClient(bootstrap_servers=servers), AIOKafkaConsumer(bootstrap_servers=servers)
+    async with _closing(asking.close), _closing(offsets.stop):
         await asking.start()
+        await offsets.start()
         [told] = await asking.describe_topics([topic])
         partitions = [TopicPartition(topic, each["partition"]) for each in told["partitions"]]
         if not partitions:
-            raise UnreadableBroker("there is no such topic")
+            raise UnknownTopicOrPartitionError
         first, end = await offsets.beginning_offsets(partitions), await offsets.end_offsets(partitions)
         done = await asking.list_consumer_group_offsets(group_id(topic, GROUP), partitions=partitions)
     ever = sum(end.values())

@@ -79,6 +79,19 @@ class Report:
         """Requests, re-sent ones each time, that were not confirmed."""
         return self.answered - self.confirmed + self.refused + self.broken + self.silent
 
+    @property
+    def confirmed_per_s(self) -> float:
+        return self.confirmed / self.seconds if self.seconds else 0.0
+
+    @property
+    def outcomes(self) -> str:
+        """How many ended how, for people."""
+        told = [f"{count} answers of {status}" for status, count in sorted(self.statuses.items())]
+        for count, what in ((self.refused, "refused"), (self.broken, "broken"), (self.silent, "silent")):
+            if count:
+                told.append(f"{count} connections {what}")
+        return ", ".join(told) or "no answers"
+
     def next_confirm_s(self, after_s: float) -> float | None:
         """How long after `time.monotonic` was `after_s` the next confirm came."""
         index = bisect_left(self.confirmed_at, after_s)

@@ -18,37 +18,54 @@ import time
 from http import HTTPStatus
 from typing import Final
 
+import locust.stats
 from locust import FastHttpUser, LoadTestShape, constant_throughput, events, task
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import LocalRunner
 
 from bench.client import WrongAddress
-from bench.crowd import Run, read
+from bench.crowd import Run
 from bench.load import percentile
 from bench.reading import UnreadableService
 from bench.steps import Look, Steps
+from stack.ports import is_free
 
-POST: Final = "POST /rate"
-POST_KEYED: Final = "POST /rate (key)"
+POST: Final = "/rate"
+POST_KEYED: Final = "/rate (key)"
 PER_USER_S: Final = 10.0
 """Requests a second of each user, if the answers come in time."""
 TRIES: Final = 3
-PATIENCE_S: Final = float(os.environ.get("PATIENCE_S") or 20)
+FOUND: Final = 1
+WRONG_USAGE: Final = 2
+
+
+def setting(name: str, default: float) -> float:
+    """A number from the environment; ends locust with 2 where it is none."""
+    text = os.environ.get(name) or str(default)
+    try:
+        return float(text)
+    except ValueError:
+        print(f"{name}={text}: takes a number", file=sys.stderr)
+        raise SystemExit(WRONG_USAGE) from None
+
+
+PATIENCE_S: Final = setting("PATIENCE_S", 20)
 """How long the counting may stand still at the end, or the service be away, before the ledger stays open."""
-STEPPING: Final = os.environ.get("SHAPE") == "steps"
-BOUND_S: Final = float(os.environ.get("P99_MS") or 100) / 1e3
+BOUND_S: Final = setting("P99_MS", 100) / 1e3
+SHAPE: Final = os.environ.get("SHAPE", "")
 PARTS: Final = 10
 """With SHAPE=steps each step adds this part of USERS."""
 LOOK_S: Final = 2.0
-FOUND: Final = 1
-WRONG_USAGE: Final = 2
+
+locust.stats.PERCENTILES_TO_CHART = [0.5, 0.99]
 
 
 class Desk:
     """What there is to know of the test that runs, if one does, and to say of it once it has ended."""
 
     def __init__(self) -> None:
+        self.prepared: Run | None = None
         self.run: Run | None = None
         self.steps: Steps | None = None
         self.posts_s: list[float] = []
@@ -96,13 +113,13 @@ class Rater(FastHttpUser):
     @task(3)
     def look_at_a_film(self) -> None:
         """Nothing may have been counted of it yet."""
-        with self.client.get(f"/rates/{self.subject}", name="GET /rates/{subject}", catch_response=True) as response:
+        with self.client.get(f"/rates/{self.subject}", name="/rates/{subject}", catch_response=True) as response:
             if response.status_code == HTTPStatus.NOT_FOUND:
                 response.success()
 
     @task(2)
     def look_at_the_top(self) -> None:
-        self.client.get("/top?n=10", name="GET /top")
+        self.client.get("/top?n=10", name="/top")
 
     def _post(self, headers: dict[str, str], name: str, *, tries: int = 1) -> None:
         self.subject, number = rate = self.run_.next_rate()
@@ -120,20 +137,29 @@ def begin(environment: Environment, **_: object) -> None:
     if not isinstance(environment.runner, LocalRunner):
         print("one process keeps the books: leave out --processes, --master and --worker", file=sys.stderr)
         raise SystemExit(WRONG_USAGE)
+    options = environment.parsed_options
+    assert options is not None
+    if not options.headless and not is_free(options.web_port):
+        print(f"port {options.web_port} is taken, where the page was to be: ARGS='--web-port 8090'", file=sys.stderr)
+        raise SystemExit(FOUND)
     try:
-        read(environment.host or "", lambda reader: reader.totals())
+        desk.prepared = Run(environment.host or "", patience_s=PATIENCE_S)
     except WrongAddress as exc:
         print(f"--host: {exc}", file=sys.stderr)
         raise SystemExit(WRONG_USAGE) from exc
     except UnreadableService as exc:
         print(f"no Fanrate can be read at {environment.host}: {exc}", file=sys.stderr)
         raise SystemExit(FOUND) from exc
+    if not (options.headless or options.autostart):
+        desk.prepared = None
 
 
 @events.test_start.add_listener
 def start(environment: Environment, **_: object) -> None:
+    """The first run is prepared, for locust's clock goes already; one that is begun on the page is not."""
+    run, desk.prepared = desk.prepared, None
     try:
-        desk.run = Run(environment.host or "", patience_s=PATIENCE_S)
+        desk.run = run or Run(environment.host or "", patience_s=PATIENCE_S)
     except (WrongAddress, UnreadableService) as exc:
         desk.run = None
         desk.lines.append(f"nothing was sent: {exc}")
@@ -169,7 +195,11 @@ def end(**_: object) -> None:
     desk.tell()
 
 
-if STEPPING:
+if SHAPE not in ("", "steps"):
+    print(f"SHAPE={SHAPE}: takes steps, or nothing", file=sys.stderr)
+    raise SystemExit(WRONG_USAGE)
+
+if SHAPE:
 
     class Stepping(LoadTestShape):
         """Hands looks to `bench.steps`, and its users to locust, which asks about once a second."""

@@ -1,4 +1,4 @@
-"""The machine and the versions that a figure was measured with."""
+"""The machine and the versions that a figure was measured with, and how busy others kept it meanwhile."""
 
 from __future__ import annotations
 
@@ -7,19 +7,70 @@ import platform
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
+from bench import accounts
 from stack.kafka import KAFKA_VERSION, kafka_jars
 from stack.programs import MissingProgram, find
 
 _LIBRARIES = ("aio-pika", "aiohttp", "aiokafka", "hiredis", "msgspec", "nats-py", "pamqp", "redis", "uvloop")
 _PROGRAMS = {"redis-server": "--version", "nats-server": "--version", "nginx": "-v", "wrk": "--version"}
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+BUSY_SHARE = 0.05
+"""How much of the processors' time others may take before figures are in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Seconds so far: of the clock, of all processors' work, of what the machine's host took from them, and of ours."""
+
+    at_s: float
+    worked_s: float
+    stolen_s: float
+    ours_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What was not ours between two moments, as shares, 0 to 1, of the time of all processors. `load_average` is that
+    of the last minute, ours included."""
+
+    others: float
+    steal: float
+    load_average: float
+
+    @property
+    def busy(self) -> bool:
+        return self.others + self.steal > BUSY_SHARE
+
+    def __str__(self) -> str:
+        return f"others took {self.others:.0%} of the processors, the host {self.steal:.0%}"
+
+
+def moment(roles: Mapping[str, Sequence[int]]) -> Moment:
+    """Now. Ours are the processes of `roles`, this one, and those of its children that ended. Interrupts are nobody's:
+    most are the network between us."""
+    times = psutil.cpu_times()
+    ours_s = accounts.own_cpu_s() + sum(account.cpu_s for account in accounts.read(roles).values())
+    worked_s = times.user + times.system + getattr(times, "nice", 0.0)
+    return Moment(time.monotonic(), worked_s, getattr(times, "steal", 0.0), ours_s)
+
+
+def busy_between(before: Moment, after: Moment) -> Busy:
+    """Both moments with the same roles. Short times tell little: the system counts in hundredths of a second."""
+    processors_s = max(1e-9, after.at_s - before.at_s) * (os.cpu_count() or 1)
+    others_s = (after.worked_s - before.worked_s) - (after.ours_s - before.ours_s)
+    stolen_s = after.stolen_s - before.stolen_s
+    return Busy(max(0.0, others_s) / processors_s, max(0.0, stolen_s) / processors_s, os.getloadavg()[0])
 
 
 def describe() -> dict[str, object]:

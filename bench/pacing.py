@@ -11,17 +11,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import inf
 from typing import Final
 
 from bench.alarm import Alarm
-from bench.busy import Pulse
 from bench.client import Address
 from bench.ledger import Ledger
 from bench.lines import BROKEN, REFUSED, SILENT, Line
 from bench.load import OpenLoopReport, Request
+from bench.pulse import Pulse
 
 GRACE_S: Final = 1.0
 """How long after the end of the schedule its last requests may still leave."""
@@ -94,8 +95,9 @@ class Engine:
     async def _connect(self) -> None:
         """Latencies are not to hold the time of it. Lines that cannot connect try again with their first request."""
         openings = (line.open() for line in self._lines)
-        async with asyncio.timeout(self.timeout_s):
-            await asyncio.gather(*openings, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout_s):
+                await asyncio.gather(*openings, return_exceptions=True)
 
     def _begin(self) -> None:
         self._start = self._last = time.monotonic()
@@ -174,8 +176,12 @@ class Engine:
             self.report.confirmed_at.append(now)
             self._free(line)
         elif outcome == REFUSED or self.at_once:
-            asyncio.get_running_loop().call_later(_REST_S, self._free, line)
+            asyncio.get_running_loop().call_later(_REST_S, self._rested, line)
         else:
+            self._free(line)
+
+    def _rested(self, line: Line) -> None:
+        if not self._over.done():
             self._free(line)
 
     def _note(self, line: Line, outcome: int) -> None:
@@ -203,7 +209,8 @@ class Engine:
             if line.busy and now - line.sent_at > self.timeout_s:
                 line.give_up()
         busy, queued = self._pulse.share(), len(self._queue)
-        if busy >= _BUSY and queued > self._queued_before and now < self._start + self.seconds:
+        piles_up = queued > max(self._queued_before, len(self._lines))
+        if busy >= _BUSY and piles_up and now < self._start + self.seconds:
             self.report.saturated_s += now - self._look_at + _LOOK_S
         self._queued_before = queued
         if now > self._start + self.seconds + GRACE_S:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bench.client import Address
 from bench.ledger import Ledger, Verdict
 from bench.load import Report, Request, closed_loop, rate_request
+from bench.progress import rates_bar
 from bench.reading import PATIENCE_S, Reader, Reading, UnreadableService, await_counted
 from core.errors import FanrateError
 from core.rates import Rate
@@ -72,9 +73,9 @@ async def _send_and_count(
     clock = asyncio.get_running_loop().time
     ledger = Ledger()
     start = clock()
-    with _bar("sent", len(rates) * times) as sent:
+    with rates_bar("sent", len(rates) * times) as sent:
         report = await _send(_requests(address, rates, times), address, ledger, sent, patience_s)
-    with _bar("counted", ledger.confirmed_rates) as bar:
+    with rates_bar("counted", ledger.confirmed_rates) as bar:
         verdict = await await_counted(
             reader, ledger, before, patience_s=patience_s, counted=lambda rates: bar.update(max(0, rates - bar.n))
         )
@@ -110,27 +111,14 @@ async def _send(
     finally:
         watchdog.cancel()
     if stop.is_set():
-        raise ReplayFailed(f"nothing was confirmed for {patience_s:g} s: {_outcomes(report)}")
+        raise ReplayFailed(f"nothing was confirmed for {patience_s:g} s: {report.outcomes}")
     if rejected := sum(count for status, count in report.statuses.items() if _is_final(status)):
-        raise ReplayFailed(f"{rejected} rates were refused for good: {_outcomes(report)}")
+        raise ReplayFailed(f"{rejected} rates were refused for good: {report.outcomes}")
     return report
 
 
 def _is_final(status: int) -> bool:
     return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _outcomes(report: Report) -> str:
-    told = [f"{count} answers of {status}" for status, count in sorted(report.statuses.items())]
-    for count, what in ((report.refused, "refused"), (report.broken, "broken"), (report.silent, "silent")):
-        if count:
-            told.append(f"{count} connections {what}")
-    return ", ".join(told) or "no answers"
-
-
-def _bar(what: str, total: int) -> tqdm[NoReturn]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    return tqdm(total=total, desc=f"{what:>7}", unit=" rates", unit_scale=True, disable=None, mininterval=0.2)
 
 
 def lines(result: Replayed) -> list[str]:

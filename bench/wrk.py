@@ -14,8 +14,8 @@ from bench.client import Address
 from core.errors import FanrateError
 from stack.programs import find
 
-Script = Literal["rate", "rates"]
-RATES_PER_REQUEST: dict[Script, int] = {"rate": 1, "rates": 1000}
+Script = Literal["rate", "rates", "message"]
+RATES_PER_REQUEST: dict[Script, int] = {"rate": 1, "rates": 1000, "message": 1}
 _TIMEOUT_S = 30
 
 

@@ -40,7 +40,7 @@ def number(least: int, most: int) -> Callable[[str], int]:
     """What an argument's text must be, for argparse."""
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text[:6]) <= most):
+        if not (text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= most):
             raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
         return int(text)
 

@@ -47,7 +47,7 @@ async def _take(visit: Visit) -> list[Taken]:
 def _sample(per_s: float, report: OpenLoopReport) -> dict[str, object]:
     return {
         "scheduled_per_s": round(per_s),
-        "confirmed_per_s": round(report.confirmed / report.seconds),
+        "confirmed_per_s": round(report.confirmed_per_s),
         "statuses": dict(report.statuses),
         "unsent": report.unsent,
         "fell_behind": report.fell_behind,

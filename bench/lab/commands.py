@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from bench.lab import compare
 from bench.lab.document import BadDocument
@@ -13,10 +14,24 @@ from bench.lab.figures import COST, FIGURES
 from bench.lab.rows import NoDocuments
 from bench.runs import OUT
 from core.commands import Subcommand
+from core.errors import FanrateError
 
 _FINE: Final = 0
 _FOUND: Final = 1
 _WRONG_USAGE: Final = 2
+
+
+class Draw(Protocol):
+    """Draws the runs in some folders; returns the files it wrote."""
+
+    def __call__(self, folders: Sequence[Path], out: Path, beside: Path | None = None) -> list[Path]: ...
+
+
+class NoLibraries(FanrateError):
+    """Drawing takes libraries that nothing else needs."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"drawing takes {missing}: `make bench` installs it, or pip install 'fanrate[bench,lab]'")
 
 
 def add_report(commands: argparse._SubParsersAction[Subcommand]) -> None:
@@ -36,10 +51,17 @@ def add_report(commands: argparse._SubParsersAction[Subcommand]) -> None:
     command.set_defaults(run=_report)
 
 
-def _report(options: argparse.Namespace) -> int:
-    # matplotlib takes half a second to import: only who draws waits for it
-    from bench.lab.report.draw import draw
+def drawing() -> Draw:
+    """What draws; its libraries take half a second to import, so only who draws waits for them. Raises NoLibraries."""
+    try:
+        from bench.lab.report.draw import draw
+    except ImportError as exc:
+        raise NoLibraries(exc.name or str(exc)) from exc
+    return draw
 
+
+def _report(options: argparse.Namespace) -> int:
+    draw = drawing()
     try:
         written = draw(options.folders, options.out, options.markdown)
     except (BadDocument, NoDocuments, OSError) as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import structlog
 import uvloop
 
 from bench.lab import experiment
+from bench.lab.commands import Draw, drawing
 from bench.lab.experiment import BadExperiment, Experiment
 from bench.lab.sitting import Sitting
 from bench.runs import OUT
 from core.commands import Subcommand
+from stack.programs import find
 
+REPORT: Final = OUT / "report.html"
 FINE: Final = 0
 FOUND: Final = 1
 _BUSY: Final = 0.1
@@ -72,12 +77,14 @@ def add_experiment(commands: argparse._SubParsersAction[Subcommand]) -> None:
         "becomes a JSON file; the report is drawn from them at the end, or at Ctrl-C.",
     )
     command.add_argument("names", nargs="+", metavar="NAME|FILE")
-    command.add_argument("--quick", action="store_true", help="each row once, with short loads, for orientation")
     _add_common(command)
     command.set_defaults(run=_experiment)
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--quick", action="store_true", help="each row once, short loads, little warming up: for orientation"
+    )
     command.add_argument("--out", type=Path, metavar="DIR", help=f"folder of the runs [a new one in {OUT}]")
     command.add_argument(
         "--resume", action="store_true", help="go on with the runs in --out, or with the newest, and keep what is there"
@@ -86,9 +93,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _matrix(options: argparse.Namespace) -> int:
     setup = {field: _listed(options, name, kind) for name, (field, kind, _, _) in _SETUP.items()}
-    workload: dict[str, object] = {
-        field: _listed(options, name, kind) for name, (field, kind, _, _) in _WORKLOAD.items()
-    }
+    workload = {field: _listed(options, name, kind) for name, (field, kind, _, _) in _WORKLOAD.items()}
     offered = [] if options.offered == "none" else _numbers("offered", options.offered, float)
     rows = experiment.rows_of(
         "matrix",
@@ -97,28 +102,33 @@ def _matrix(options: argparse.Namespace) -> int:
     )
     if options.repeat < 1:
         raise BadExperiment(f"--repeat {options.repeat}: at least 1")
-    return _hold([Experiment("matrix", "Matrix", options.repeat, rows)], options, quick=False)
+    return _hold([Experiment("matrix", "Matrix", options.repeat, rows)], options)
 
 
 def _experiment(options: argparse.Namespace) -> int:
-    loaded = [experiment.load(name) for name in options.names]
-    return _hold([each.quick() for each in loaded] if options.quick else loaded, options, quick=options.quick)
+    return _hold([experiment.load(name) for name in options.names], options)
 
 
-def _hold(experiments: Sequence[Experiment], options: argparse.Namespace, *, quick: bool) -> int:
+def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int:
     """All of them, one after another; the report of what there is, also when it is interrupted."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    find("wrk")
+    draw = drawing()
+    wanted = [each.quick() for each in experiments] if options.quick else experiments
     sittings = [
-        Sitting(each, _folder(each.name, options, many=len(experiments) > 1), quick, _say) for each in experiments
+        Sitting(each, _folder(each.name, options, many=len(wanted) > 1), options.quick, _say) for each in wanted
     ]
     for sitting in sittings:
         sitting.open(resume=options.resume)
-    _say(f"about {sum(sitting.lasts_s for sitting in sittings) / 60:.0f} minutes; each run goes to {sittings[0].out}")
+    folders = ", ".join(str(sitting.out) for sitting in sittings)
+    minutes = sum(sitting.lasts_s for sitting in sittings) / 60
+    _say(f"{sum(sitting.runs_left for sitting in sittings)} runs, about {minutes:.0f} minutes, into {folders}")
     _warn_if_busy()
     try:
         for sitting in sittings:
             uvloop.run(sitting.hold())
     finally:
-        _draw(sittings)
+        _report([sitting.out for sitting in sittings], draw)
     failed = [run for sitting in sittings for run in sitting.runs if run.outcome == "failed"]
     return FOUND if failed else FINE
 
@@ -134,7 +144,16 @@ def _folder(name: str, options: argparse.Namespace, *, many: bool) -> Path:
     return shelf / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _draw(sittings: Sequence[Sitting]) -> None: ...
+def _report(folders: Sequence[Path], draw: Draw) -> None:
+    """The report of all runs there are, if there is one."""
+    measured = [folder for folder in folders if any(folder.glob("*.json"))]
+    if not measured:
+        _say("nothing was measured")
+        return
+    page = REPORT if folders[0].is_relative_to(OUT) else folders[0].parent / REPORT.name
+    page = page if len(folders) > 1 or page == REPORT else folders[0] / REPORT.name
+    for path in draw(measured, page, page.parent):
+        print(f"written: {path}", flush=True)
 
 
 def _warn_if_busy() -> None:

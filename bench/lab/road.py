@@ -11,11 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench import accounts, freshness, wrk
+from bench import accounts, freshness, machine, wrk
 from bench.bars import Options
 from bench.client import Address
 from bench.histogram import Histogram
-from bench.lab._tmp import Watch, reset_peaks
 from bench.lab.calibration import calibrate
 from bench.lab.document import Books, Busy, Holding, Peak, Tail, WarmUp, Workload
 from bench.lab.stage import Stage
@@ -82,7 +81,7 @@ class Road:
         """Raises PartDied, NothingConfirmed, and what wrk and the broker raise; groups of them too."""
         try:
             await self._warm_up()
-            reset_peaks(self._stage.roles)
+            accounts.reset_peaks(self._stage.roles)
             await self._peak()
             for offered in self._workload.offered:
                 await self._tail(offered)
@@ -210,7 +209,7 @@ class Road:
 
     def _remember_memory(self) -> None:
         read = accounts.read(self._stage.roles)
-        self.found.memory_peak_bytes = {role: account.rss_bytes for role, account in read.items()}
+        self.found.memory_peak_bytes = {role: account.peak_bytes for role, account in read.items()}
 
 
 class NothingConfirmed(FanrateError):
@@ -226,7 +225,7 @@ class Meter:
     def __init__(self, roles: Mapping[str, Sequence[int]]) -> None:
         self._roles = roles
         self._before, self._own_before_s = accounts.read(roles), accounts.own_cpu_s()
-        self._watch = Watch()
+        self._moment = machine.moment(roles)
 
     def used_s(self) -> dict[str, float]:
         """CPU seconds of each role so far, and of `load`: whatever sends, this process among it."""
@@ -234,7 +233,8 @@ class Meter:
         return {**used, "load": accounts.own_cpu_s() - self._own_before_s}
 
     def busy(self) -> Busy:
-        return self._watch.read(sum(self.used_s().values()))
+        told = machine.busy_between(self._moment, machine.moment(self._roles))
+        return Busy(round(told.others, 4), round(told.steal, 4), round(told.load_average, 2), told.busy)
 
 
 def agree(told: Sequence[float]) -> bool:

@@ -92,9 +92,16 @@ class Sitting:
         return [visit for visit in wanted if visit.rows]
 
     @property
+    def runs_left(self) -> int:
+        return sum(len(visit.rows) for visit in self.left)
+
+    @property
     def lasts_s(self) -> float:
         """About."""
         return sum(visit.lasts_s for visit in self.left)
+
+    def path_of(self, row: Row, turn: int) -> Path:
+        return self.out / f"{file_name(row, turn)}.json"
 
     async def hold(self) -> list[Run]:
         """All runs that were made now; raises CannotWrite."""
@@ -173,7 +180,7 @@ class Sitting:
             holding=found.holding,
             ledger=found.ledger,
         )
-        path = self.out / f"{file_name(row, turn)}.json"
+        path = self.path_of(row, turn)
         try:
             document.write(run, path)
         except OSError as exc:

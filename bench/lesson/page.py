@@ -84,6 +84,8 @@ def _method(results: Results, facts: Mapping[str, object]) -> Iterator[str]:
     versions = facts.get("versions")
     if isinstance(versions, Mapping):
         yield from _filled(f"Versions: {', '.join(f'{name} {value}' for name, value in versions.items())}.")
+    mean, most = results.stolen
+    yield from _filled(words.STOLEN.format(mean=mean, most=most))
     yield from _filled(_ledgers(results))
     if results.interrupted:
         yield from _filled("It was interrupted: the rows that are missing were not measured.")
@@ -101,4 +103,5 @@ def _filled(text: str) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """The first line of a reason: what follows may be the end of a log."""
+    return text.partition("\n")[0].replace("|", r"\|")

@@ -17,7 +17,7 @@ _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 @dataclass(frozen=True, slots=True)
 class Taken:
     """One row: what wrk printed, what that comes to, and what was counted; all was counted `counted_s` after the last
-    answer."""
+    answer. `stolen` is the share of the processors' time that the machine's host gave to others meanwhile."""
 
     row: Row
     output: str
@@ -25,6 +25,7 @@ class Taken:
     verdict: Verdict
     counted_s: float
     command: str
+    stolen: float = 0.0
 
     @property
     def block(self) -> str:
@@ -53,6 +54,12 @@ class Results:
         """Whether all that could be measured was, and every ledger closed."""
         clean = all(taken.verdict.clean for taken in self.taken.values())
         return clean and not self.failed and not self.interrupted
+
+    @property
+    def stolen(self) -> tuple[float, float]:
+        """The mean and the largest share of processor time that was stolen from a row."""
+        shares = [taken.stolen for taken in self.taken.values()] or [0.0]
+        return sum(shares) / len(shares), max(shares)
 
     def per_s(self, key: str) -> float | None:
         """Requests a second of one row, if it was measured."""

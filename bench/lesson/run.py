@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+import psutil
 import structlog
 
 from bench import machine, runs, wrk
@@ -31,6 +32,8 @@ from stack.topology import Broker
 
 PAGE: Final = "lesson.md"
 _SERVERS: Final = 3
+_CLOCKS: Final = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+"""The time of guests is within that of their users."""
 
 
 async def run(brokers: Sequence[Broker] = BROKERS, *, seconds: float = 10, out: Path = OUT) -> bool:
@@ -124,7 +127,9 @@ async def _take(row: Row, stage: Scene, seconds: float) -> Taken:
     """wrk on the row's target, until all of it is counted."""
     before = (await stage.reader.totals()).count
     url, apps = await _TARGETS[row.target](stage)
+    clocks = psutil.cpu_times()
     output, peak = await _send(stage, url, seconds)
+    stolen = _stolen(clocks, psutil.cpu_times())
     answered_at = time.monotonic()
     await stage.settle()
     counted_s = time.monotonic() - answered_at
@@ -132,7 +137,14 @@ async def _take(row: Row, stage: Scene, seconds: float) -> Taken:
     for app in reversed(apps):
         await app.stop()
     verdict = compare_totals(sent=peak.sent_rates, confirmed=peak.confirmed_rates, counted=counted)
-    return Taken(row, output, peak, verdict, counted_s, shlex.join(_command(url, seconds)))
+    return Taken(row, output, peak, verdict, counted_s, shlex.join(_command(url, seconds)), stolen)
+
+
+def _stolen(before: object, after: object) -> float:
+    """The share of the processors' time that the machine's host gave to others; 0 where that is not told."""
+    spent = [getattr(after, name) - getattr(before, name) for name in _CLOCKS if hasattr(after, name)]
+    stolen_s = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
+    return float(stolen_s / max(sum(spent), 1e-9))
 
 
 async def _send(stage: Scene, url: str, seconds: float) -> tuple[str, wrk.Peak]:
@@ -192,6 +204,7 @@ def _document(taken: Taken) -> dict[str, object]:
         "output": taken.output,
         "peak": taken.peak,
         "requests_per_s": round(taken.peak.per_s, 2),
+        "stolen_share_of_processors": round(taken.stolen, 4),
         "counted_s_after_the_last_answer": round(taken.counted_s, 2),
         "ledger": {
             "sent_at_most": verdict.sent,

@@ -29,6 +29,10 @@ answered 200 when the broker has stored it (without a broker: when it is counted
 answered 200 was found counted in Redis. wrk's own lines are as it printed them; its `--timeout` only keeps it from
 calling a slow answer an error."""
 
+STOLEN: Final = """\
+Of the processors' time the machine's host gave {mean:.0%} to others while wrk ran, {most:.0%} in the row that had it
+worst."""
+
 
 def number(value: float) -> str:
     """With two decimals where they matter, else with spaces between the thousands."""
@@ -57,8 +61,8 @@ def _one(results: Results) -> Iterator[str]:
     yield (
         "Fanrate publishes what has come in by the end of a turn of the event loop, and waits for no more. So an "
         "answer takes as long as a confirm of the broker's, up to two if two publishes are under way already. Five "
-        "connections make batches of five rates at most: it is where publishing in groups gains least. What it does at 64 "
-        "is in the README."
+        "connections make batches of five rates at most: it is where publishing in groups gains least. What it does at "
+        "64 is in the README."
     )
 
 

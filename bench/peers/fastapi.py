@@ -5,7 +5,6 @@ Its libraries have pins of their own, which must never meet ours, so it runs in 
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from functools import cache
 from http import HTTPStatus
@@ -18,6 +17,7 @@ from bench import wrk
 from bench.client import Address
 from bench.load import Request, rate_request
 from bench.peers import peer
+from bench.peers.building import Recipe, ask
 from core.commands import ROOT
 from core.rates import Rate
 from core.settings import Durability
@@ -31,7 +31,6 @@ _TELL: Final = (
     "import json, platform, sys; from importlib.metadata import version; "
     "print(json.dumps({'python': platform.python_version(), **{name: version(name) for name in sys.argv[1:]}}))"
 )
-_TELLS_S: Final = 20.0
 _LIBRARIES: Final = ("fastapi", "faststream", "uvicorn", "uvloop", "nats-py", "aiokafka", "aio-pika", "redis")
 
 
@@ -43,6 +42,7 @@ class FastApi:
     programs: tuple[str, ...] = ("python", *_LIBRARIES)
     confirmed = HTTPStatus.OK
     script: wrk.Script = "rate"
+    recipe: Recipe | None = None
 
     def check(self) -> None:
         _python()
@@ -84,7 +84,4 @@ def _python() -> Path:
 
 @cache
 def _versions(python: Path, names: Sequence[str]) -> dict[str, str]:
-    told = subprocess.run(
-        [python, "-c", _TELL, *names], capture_output=True, text=True, timeout=_TELLS_S, check=True
-    ).stdout
-    return msgspec.json.decode(told, type=dict[str, str])
+    return msgspec.json.decode(ask([python, "-c", _TELL, *names]), type=dict[str, str])

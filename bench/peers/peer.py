@@ -7,7 +7,6 @@ the same number of messages equally firmly, whoever sends them.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Final, Protocol
 from bench import wrk
 from bench.client import Address
 from bench.load import Request
+from bench.peers.building import NotBuilt as NotBuilt
+from bench.peers.building import Recipe
 from brokers.redis_streams import keys
-from core.errors import FanrateError, SettingsError
+from core.errors import SettingsError
 from core.rates import Rate
 from core.settings import Durability
 from stack.parts import Part, Tier
@@ -44,6 +45,8 @@ class Peer(Protocol):
     """The status that says that the broker has it."""
     script: wrk.Script
     """What wrk sends."""
+    recipe: Recipe | None
+    """How it is built, where it is built of source."""
 
     def check(self) -> None:
         """Raises MissingProgram or NotBuilt, which say what is missing and how to get it."""
@@ -66,13 +69,6 @@ class Peer(Protocol):
 
     def request(self, address: Address, rate: Rate) -> Request:
         """One rate, as this peer takes it."""
-
-
-class NotBuilt(FanrateError):
-    """A peer, or what builds it, is not there; the message ends with how to get it."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}; to get it: {remedy}")
 
 
 def check_asked(title: str, brokers: Sequence[Broker], broker: Broker, durability: Durability) -> None:
@@ -125,11 +121,6 @@ def part(
 
 def chosen(port: int | None) -> int:
     return free_port() if port is None else port
-
-
-def shown(argv: Sequence[str]) -> str:
-    """As it would be typed."""
-    return shlex.join(argv)
 
 
 _BROKERS: Final[dict[str, Broker]] = {"nats": "nats", "kafka": "kafka", "amqp": "rabbit", "redis": "redis"}

@@ -66,7 +66,7 @@ def _sample(turn: int, per_s: float, report: OpenLoopReport, delays_s: list[floa
     return {
         "turn": turn,
         "scheduled_per_s": round(per_s),
-        "confirmed_per_s": round(report.confirmed / report.seconds),
+        "confirmed_per_s": round(report.confirmed_per_s),
         "statuses": dict(report.statuses),
         "failed": report.failed,
         "unsent": report.unsent,

@@ -1,139 +1,18 @@
-"""The generators against a real server that behaves as told."""
+"""The closed loop and its client against a real server that behaves as told."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
 
 from bench.client import Address, Broken, Connection, Refused, Silent
 from bench.ledger import Ledger
-from bench.load import Request, closed_loop, percentile, rate_request
-from bench.open_loop import open_loop
-from bench.schedule import Schedule
-
-Behaviour = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class Server:
-    """Counts what arrives, then answers as `behaviour` does."""
-
-    def __init__(self) -> None:
-        self.arrived: Counter[str] = Counter()
-        self.keys: list[str | None] = []
-        self.behaviour: Behaviour = answer_200
-        self.address = Address("127.0.0.1", 0)
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.arrived[request.query.get("subject", "")] += 1
-        self.keys.append(request.headers.get("Idempotency-Key"))
-        return await self.behaviour(request)
-
-
-async def answer_200(_: web.BaseRequest) -> web.StreamResponse:
-    return web.Response()
-
-
-@pytest.fixture
-async def server(serve: Callable[[Behaviour], Awaitable[Address]]) -> Server:
-    server = Server()
-    server.address = await serve(server.handle)
-    return server
-
-
-def requests(address: Address, keyed: bool = False) -> itertools.chain[Request]:
-    """Without end, each on a subject of its own."""
-    return itertools.chain.from_iterable(
-        [rate_request(address, (f"film-{number}", number % 101), f"key-{number}" if keyed else "")]
-        for number in itertools.count()
-    )
-
-
-async def test_the_schedule_is_kept(server: Server) -> None:
-    ledger = Ledger()
-    report = await open_loop([server.address], requests(server.address), ledger, Schedule(200, 1), connections=8)
-    assert report.statuses == {200: 200}
-    assert server.arrived.total() == ledger.sent_rates == ledger.confirmed_rates == report.latency.count == 200
-    assert report.unsent == 0
-    assert report.seconds == pytest.approx(1, abs=0.3)
-
-
-async def test_a_schedule_may_be_broken_off(server: Server) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.5, stop.set)
-    report = await open_loop(
-        [server.address], requests(server.address), Ledger(), Schedule(200, 60), connections=8, stop=stop
-    )
-    assert report.seconds < 5
-    assert 50 <= report.answered == server.arrived.total() <= 1000
-    assert report.unsent == 0
-
-
-async def test_a_stall_of_the_server_shows_in_the_latencies(server: Server) -> None:
-    """A closed loop would note one slow request per connection; on a schedule all that were due meanwhile are slow."""
-    stalled = asyncio.Event()
-
-    async def stall(_: web.BaseRequest) -> web.StreamResponse:
-        if server.arrived.total() == 100:
-            asyncio.get_running_loop().call_later(0.5, stalled.set)
-        if server.arrived.total() >= 100:
-            await stalled.wait()
-        return web.Response()
-
-    server.behaviour = stall
-    report = await open_loop([server.address], requests(server.address), Ledger(), Schedule(200, 2), connections=4)
-    assert report.latency.share_above(0.1) >= 60 / 400
-    assert report.latency.percentile_s(99) > 0.4
-    assert report.latency.percentile_s(10) < 0.1
-    assert not report.late
-    assert report.unsent == 0
-
-
-async def test_falling_behind_is_detected(server: Server) -> None:
-    async def slowly(_: web.BaseRequest) -> web.StreamResponse:
-        await asyncio.sleep(0.1)
-        return web.Response()
-
-    server.behaviour = slowly
-    ledger = Ledger()
-    report = await open_loop([server.address], requests(server.address), ledger, Schedule(500, 1), connections=2)
-    assert report.fell_behind
-    assert report.unsent > 300
-    assert report.unsent + ledger.sent_rates == 500
-
-
-async def test_a_generator_that_wakes_up_late_says_so(server: Server) -> None:
-    """The server shares the generator's event loop here and holds it up."""
-
-    async def hog(_: web.BaseRequest) -> web.StreamResponse:
-        if server.arrived.total() % 10 == 0:
-            time.sleep(0.1)  # noqa: ASYNC251 - to block the loop is the point
-        return web.Response()
-
-    server.behaviour = hog
-    report = await open_loop([server.address], requests(server.address), Ledger(), Schedule(50, 1), connections=16)
-    assert report.unsent == 0
-    assert report.fell_behind
-
-
-async def test_a_connection_cut_under_load_is_unknown_and_the_load_goes_on(server: Server) -> None:
-    async def cut(request: web.BaseRequest) -> web.StreamResponse:
-        if server.arrived.total() in (10, 20, 30) and request.transport:
-            request.transport.close()
-        return web.Response()
-
-    server.behaviour = cut
-    ledger = Ledger()
-    report = await open_loop([server.address], requests(server.address), ledger, Schedule(200, 0.5), connections=4)
-    assert report.broken == 3
-    assert report.statuses == {200: 97}
-    assert (ledger.sent_rates, ledger.confirmed_rates, ledger.unknown_rates) == (100, 97, 3)
-    assert server.arrived.total() == 100
+from bench.load import closed_loop, percentile
+from tests.bench.servers import Server, requests
 
 
 async def test_a_key_is_sent_again_until_it_is_confirmed_and_is_one_rate(server: Server) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -18,17 +17,16 @@ from bench import holdings
 from bench.client import Address, Connection
 from bench.holdings import GROUP
 from bench.peers import PEERS, NotBuilt, Peer
-from brokers import open_broker
 from brokers.base import Broker as Port
 from brokers.conformance.harness import Kind
 from brokers.redis_streams import keys
-from core.endpoints import Endpoint
 from core.errors import SettingsError
 from core.rates import Rate
 from stack.programs import MissingProgram
 from stack.supervisor import Stack
 from stack.topology import Broker
-from tests.conformance.kinds import KAFKA, NATS, RABBIT, REDIS
+from tests.bench.conftest import SOON_S
+from tests.conformance.kinds import REDIS
 from tests.conformance.server import StackServer
 
 BUILT_IN_CI = {"aiohttp-publish"}
@@ -36,42 +34,7 @@ BUILT_IN_CI = {"aiohttp-publish"}
 RATES: Sequence[Rate] = [(f"film-{number}", number * 7 % 101) for number in range(50)]
 CONNECTIONS = 7
 SILENT_S = 0.3
-SOON_S = 10.0
 JSON = re.compile(rb"\{.*\}", re.DOTALL)
-
-
-@pytest.fixture(scope="module", params=[NATS, KAFKA, RABBIT, REDIS], ids=lambda kind: kind.name)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    found: Kind = request.param
-    return found
-
-
-@pytest.fixture(scope="module")
-def server(kind: Kind) -> Iterator[StackServer]:
-    assert kind.make_server is not None
-    server = cast(StackServer, kind.make_server(False))
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-async def port(kind: Kind, server: StackServer) -> AsyncIterator[Port]:
-    """Our own adapter."""
-    broker = open_broker(Endpoint.of(server.url), name="tests")
-    await broker.start()
-    async with asyncio.timeout(SOON_S):
-        while not broker.connected:
-            await asyncio.sleep(0.01)
-    yield broker
-    await broker.close()
-
-
-@pytest.fixture
-async def topic(port: Port) -> str:
-    topic = f"t{uuid4().hex}"
-    await port.ensure(topic, [GROUP])
-    return topic
 
 
 @pytest.fixture(params=PEERS.values(), ids=PEERS)
@@ -90,28 +53,28 @@ def peer(request: pytest.FixtureRequest, kind: Kind) -> Peer:
 
 
 async def test_each_request_is_one_message_that_the_broker_has_before_the_answer(
-    peer: Peer, kind: Kind, server: StackServer, port: Port, topic: str, tmp_path: Path
+    peer: Peer, kind: Kind, broker_server: StackServer, port: Port, topic: str, tmp_path: Path
 ) -> None:
     async with Stack(tmp_path) as stack:
-        part = peer.part(tmp_path, broker_url=server.url, topic=topic, durability="confirmed", name="peer")
+        part = peer.part(tmp_path, broker_url=broker_server.url, topic=topic, durability="confirmed", name="peer")
         member = await stack.start(part, supervised=False)
         address = Address.of(member.url)
         async with connections(address) as opened:
             before = asyncio.gather(*(send(peer, address, opened[n], RATES[1 + n :: CONNECTIONS]) for n in range(7)))
             assert {status for each in await before for status in each} == {peer.confirmed}
-            server.freeze()
+            broker_server.freeze()
             try:
                 last = asyncio.create_task(send(peer, address, opened[0], RATES[:1]))
                 answered, _ = await asyncio.wait({last}, timeout=SILENT_S)
                 assert not answered
             finally:
-                server.thaw()
+                broker_server.thaw()
             assert await last == [peer.confirmed]
-        held = await holdings.read(cast(Broker, kind.name), server.url, topic, server.directory / "data")
+        held = await holdings.read(cast(Broker, kind.name), broker_server.url, topic, broker_server.directory / "data")
         assert held.messages == held.depth == len(RATES)
         assert held.ever in (len(RATES), None)
         assert await member.stop() in (0, -15)
-    assert sorted(await stored(kind, port, server.url, topic)) == sorted(RATES)
+    assert sorted(await stored(kind, port, broker_server.url, topic)) == sorted(RATES)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 import pytest
@@ -17,19 +17,8 @@ from bench.ledger import Fault, Ledger
 from bench.load import closed_loop, rate_request
 from bench.reading import Reader, await_counted
 from bench.replay import ReplayFailed, lines, ratings, replay
-from core.settings import EmbeddedSettings
-from stack.embedded import EmbeddedService
 
 Serve = Callable[[Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]], Awaitable[Address]]
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    service = EmbeddedService(EmbeddedSettings(port=0))
-    await service.start()
-    yield service.url
-    await service.drain(5)
-    await service.close()
 
 
 def test_the_file_has_the_totals_that_come_with_it() -> None:

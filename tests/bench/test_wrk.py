@@ -32,7 +32,9 @@ def test_silence_is_an_error() -> None:
         wrk.parse(b"unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
-@pytest.mark.parametrize(("script", "path", "rates"), [("rate", "/rate", 1), ("rates", "/rates", 1000)])
+@pytest.mark.parametrize(
+    ("script", "path", "rates"), [("rate", "/rate", 1), ("rates", "/rates", 1000), ("message", "/", 1)]
+)
 async def test_wrk_sends_what_the_ledger_is_told(
     serve: Callable[..., Awaitable[Address]], script: wrk.Script, path: str, rates: int
 ) -> None:
@@ -43,6 +45,8 @@ async def test_wrk_sends_what_the_ledger_is_told(
         arrived[request.path] += 1
         if rates > 1:
             assert len(await request.json()) == rates
+        elif script == "message":
+            assert (await request.json()).keys() == {"rate", "subject"}
         return web.Response()
 
     peak = await wrk.run(await serve(handle), script, connections=4, seconds=1)
@@ -67,3 +71,21 @@ def test_a_bar_is_met_on_its_side_and_never_by_a_void_run(value: float | None, a
     bar = Bar("measure", "ms", 1.1, at_most, value)
     assert bar.met is met
     assert str(bar).endswith("met" if met else "MISSED")
+
+
+async def test_threads_begin_elsewhere_and_what_is_told_is_what_wrk_prints(
+    serve: Callable[..., Awaitable[Address]],
+) -> None:
+    needs("wrk")
+    first: dict[int, str] = {}
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport
+        first.setdefault(request.transport.get_extra_info("peername")[1], request.query["subject"])
+        return web.Response()
+
+    output = await wrk.told(await serve(handle), "rate", connections=5, threads=5, seconds=1)
+    assert len(set(first.values())) == len(first) == 5
+    assert "Thread Stats" in output
+    confirmed = wrk.peak(output, "rate", connections=5).confirmed
+    assert f"\n{confirmed} requests answered 200, " in output

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bench.lab import document
-from bench.lab.document import Run
 from bench.lab.experiment import Experiment, rows_of
 from bench.lab.sitting import CannotWrite, FolderTaken, Sitting
-from bench.peers import PEERS
 from tests.servers import needs
 
 SHORT: dict[str, object] = {"seconds": 1, "connections": 8, "offered": [0.3]}
@@ -35,11 +32,15 @@ def sitting(out: Path, setup: dict[str, object], workload: dict[str, object] = S
     return made
 
 
+def _documents(folder: Path) -> list[document.Run]:
+    return [document.read(path) for path in folder.glob("*.json")]
+
+
 async def test_a_run_is_measured_accounted_for_and_not_made_again(tmp_path: Path) -> None:
     first = sitting(tmp_path, {"broker": "nats"})
     (run,) = await first.hold()
     assert (run.outcome, run.reason) == ("measured", "")
-    assert [document.read(path) for path in tmp_path.iterdir()] == [run]
+    assert _documents(tmp_path) == [run]
     assert run.ledger is not None
     assert run.ledger.closed
     assert run.peak is not None
@@ -118,3 +119,62 @@ async def test_what_is_missing_is_skipped_with_its_reason_and_the_rest_goes_on(
     skipped = outcomes.pop(("aiohttp-publish", "redis"))
     assert (skipped.outcome, "redis" in skipped.reason) == ("skipped", True)
     assert {run.outcome for run in outcomes.values()} == {"measured"}
+
+
+async def test_a_server_that_dies_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """The first row's broker is killed under load; the other row, on servers of its own, is measured."""
+    killed: list[int] = []
+
+    def kill_at_full_load(line: str) -> None:
+        if "full load" in line and not killed:
+            parts = max(Path("bench/out").glob("scene-*/parts.json"), key=lambda path: path.stat().st_mtime)
+            broker = re.search(r'"name": "nats",\s+"pid": (\d+)', parts.read_text())
+            assert broker
+            killed.append(int(broker[1]))
+            asyncio.get_running_loop().call_later(0.4, os.kill, killed[0], signal.SIGKILL)
+
+    made = sitting(tmp_path, {"broker": "nats", "replicas": [1, 2]}, {**SHORT, "offered": []})
+    made.say = kill_at_full_load
+    failed, measured = await made.hold()
+    assert (failed.outcome, measured.outcome) == ("failed", "measured"), (failed.reason, measured.reason)
+    assert "nats" in failed.reason
+    again = Sitting(made.experiment, tmp_path, quick=True, say=lambda line: None)
+    again.open(resume=True)
+    assert [visit.setup for visit in again.left] == [failed.setup]
+
+
+async def test_a_folder_that_takes_no_more_ends_it_by_name(tmp_path: Path) -> None:
+    made = sitting(tmp_path, {"broker": "nats"}, {**SHORT, "offered": []})
+    for row in made.experiment.rows:
+        made.path_of(row, 1).with_suffix(".new").symlink_to("/dev/full")
+    with pytest.raises(CannotWrite, match="No space left on device"):
+        await made.hold()
+    assert not _documents(tmp_path)
+
+
+def test_ctrl_c_keeps_and_reports_what_was_measured(tmp_path: Path) -> None:
+    """The command as a user runs it: interrupted in the second run, resumed, and then it has nothing left to do."""
+    out = tmp_path / "runs"
+    command = [
+        *(sys.executable, "-m", "bench", "matrix", "--brokers", "nats", "--connections", "4,8", "--offered", "none"),
+        *("--seconds", "1", "--repeat", "1", "--quick", "--out", str(out)),
+    ]
+    first = subprocess.Popen([*command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    loads = 0
+    for line in first.stderr:
+        loads += "full load" in line
+        if loads == 2:
+            first.send_signal(signal.SIGINT)
+            break
+    told, _ = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert [run.outcome for run in _documents(out)] == ["measured"]
+    assert (out / "report.html").exists()
+    assert "report.html" in told
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=100, check=False)
+    assert again.returncode == 0, again.stderr
+    assert sorted(run.order for run in _documents(out)) == [1, 2]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr

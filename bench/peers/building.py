@@ -1,0 +1,131 @@
+"""Building peers from source, into the user's cache: beside the servers that `make services` builds, where all clones
+share them. A folder is named after what its program is built of, so that an edit builds another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from core.commands import ROOT, remedy
+from core.errors import FanrateError
+from stack.programs import own_folder
+
+BUILD_S: Final = 3600.0
+PROGRESS_S: Final = 30.0
+TELLS_S: Final = 20.0
+
+_HASH_LENGTH: Final = 12
+
+
+class NotBuilt(FanrateError):
+    """A peer, or what builds it, is not there; the message ends with how to get it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}; to get it: {remedy}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the program `program` is built by `command`, to which the folder that it comes to lie in is given.
+
+    `tools` are the programs that this takes, each with how to get it; `sources` are the files it is built of; `lasts`
+    is for people. Both commands run in `folder`."""
+
+    name: str
+    program: str
+    command: Callable[[Path], Sequence[str]]
+    tools: Mapping[str, str]
+    lasts: str
+    sources: Sequence[Path] = ()
+    directory: Path = ROOT
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where it lies once it is built."""
+        words = [*self.command(Path()), *(f"{name}={value}" for name, value in sorted(self.env.items()))]
+        made_of = hashlib.sha256("\0".join(words).encode())
+        for source in self.sources:
+            made_of.update(source.name.encode() + b"\0" + source.read_bytes())
+        return own_folder().parent / "peers" / f"{self.name}-{made_of.hexdigest()[:_HASH_LENGTH]}"
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.program
+
+    @property
+    def is_built(self) -> bool:
+        return self.path.exists()
+
+    def find(self) -> Path:
+        """The program; raises NotBuilt."""
+        if not self.is_built:
+            build = remedy("make peers", "python -m bench.peers")
+            raise NotBuilt(f"{self.name} is not built", f"{build} ({self.lasts})")
+        return self.path
+
+    def check_tools(self) -> None:
+        """Raises NotBuilt for the first that is missing."""
+        for tool, source in self.tools.items():
+            if shutil.which(tool) is None:
+                raise NotBuilt(f"{self.name} cannot be built without {tool}", source)
+
+    def build(self, say: Callable[[str], None]) -> None:
+        """Build it; the folder appears whole or not at all. Raises NotBuilt, with the end of what was said."""
+        self.check_tools()
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        say(f"{self.name}: building into {self.folder}: {self.lasts}")
+        with TemporaryDirectory(prefix=f"{self.folder.name}.", dir=self.folder.parent) as work:
+            made, log = Path(work) / "made", Path(work) / "log"
+            made.mkdir()
+            if self._run(self.command(made), log, say):
+                raise NotBuilt(f"{self.name} could not be built", "see above\n" + _tail(log, 20))
+            shutil.rmtree(self.folder, ignore_errors=True)
+            made.rename(self.folder)
+
+    def _run(self, command: Sequence[str], log: Path, say: Callable[[str], None]) -> int:
+        """The exit code. It ends with us, Ctrl-C included."""
+        start = time.monotonic()
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env={**os.environ, **self.env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            ) as building,
+        ):
+            try:
+                while (passed_s := time.monotonic() - start) < BUILD_S:
+                    try:
+                        return building.wait(PROGRESS_S)
+                    except subprocess.TimeoutExpired:
+                        say(f"{self.name}: {passed_s + PROGRESS_S:.0f} s, {_tail(log, 1)}")
+                raise NotBuilt(f"{self.name} was not built within {BUILD_S:g} s", "try again on a quieter machine")
+            finally:
+                building.kill()
+
+
+def _tail(log: Path, lines: int) -> str:
+    return "\n".join(line.strip() for line in log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def ask(command: Sequence[str | Path]) -> str:
+    """What a program says when it is asked."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=TELLS_S, check=True).stdout

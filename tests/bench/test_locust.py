@@ -1,0 +1,91 @@
+"""locust's users against the embedded service: their books are closed, or it is said why not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bench.client import Address
+from bench.reading import Reader
+from stack.ports import HOST, free_port
+from tests.docs.pages import ROOT
+
+START_S = 30.0
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[tuple[Process, str]]:
+    """`python -m stack run`, which answers."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "stack", "run", "--port", str(port)], cwd=ROOT, stdout=PIPE, stderr=STDOUT
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_S):
+            while b"Ctrl-C stops it" not in (line := await process.stdout.readline()):
+                assert line, "it ended at the start"
+        yield process, f"http://{HOST}:{port}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def started(url: str, *options: str, **env: str) -> Process:
+    arguments = ["-f", "bench/locustfile.py", "--host", url, "--headless", "--only-summary", *options]
+    return await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "locust", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATIENCE_S": "1", **env},
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
+
+
+async def ended(locust: Process) -> tuple[int | None, list[str]]:
+    """Its exit code and what it said."""
+    try:
+        async with asyncio.timeout(40):
+            told, _ = await locust.communicate()
+    finally:
+        if locust.returncode is None:
+            locust.kill()
+    return locust.returncode, told.decode().splitlines()
+
+
+async def test_what_was_confirmed_was_counted(service: tuple[Process, str]) -> None:
+    _, url = service
+    code, lines = await ended(await started(url, "--users", "5", "--spawn-rate", "5", "--run-time", "2s"))
+    assert lines[-1] == "LOSS 0 DUP 0"
+    assert code == 0
+    assert int(lines[-2].split()[0]) > 20
+    named = {" ".join(line[:80].split()) for line in lines}
+    assert named > {"POST /rate", "POST /rate (key)", "GET /rates/{subject}", "GET /top"}
+
+
+async def test_a_service_that_is_killed(service: tuple[Process, str]) -> None:
+    process, url = service
+    locust = await started(url, "--users", "5", "--spawn-rate", "5", "--run-time", "3s")
+    reader = Reader(Address.of(url))
+    async with asyncio.timeout(START_S):
+        while not (await reader.totals()).count:
+            await asyncio.sleep(0.05)
+    reader.close()
+    process.send_signal(signal.SIGKILL)
+    code, lines = await ended(locust)
+    assert code == 1
+    assert lines[-1].startswith("the service is gone, with ")
+    assert "confirmed rates unaccounted for: no connection to " in lines[-1]
+
+
+async def test_a_service_that_is_not_there() -> None:
+    code, lines = await ended(await started("http://127.0.0.1:1", "--users", "1"))
+    assert code == 1
+    assert any(line.startswith("no Fanrate can be read at http://127.0.0.1:1: ") for line in lines)

@@ -1,0 +1,154 @@
+"""`bench measure` against the embedded service, and against what is none."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+
+import pytest
+from aiohttp import web
+
+from bench.__main__ import main
+from bench.client import Address
+from bench.ledger import Ledger
+from bench.load import closed_loop
+from bench.measure import Measured, MeasureFailed, lines, measure
+from bench.reading import Reader
+from tests.bench.conftest import Serve
+from tests.bench.servers import requests
+
+
+async def test_it_finds_what_a_service_takes_and_how_long_answers_take(url: str) -> None:
+    measured = Measured(url, 8)
+    stop = asyncio.Event()
+    address = Address.of(url)
+    others = asyncio.create_task(closed_loop(address, requests(address), Ledger(), connections=1, stop=stop))
+    await measure(measured, rate=None, seconds=0.5)
+    stop.set()
+    await others
+    assert measured.verdict
+    assert measured.verdict.clean
+    assert measured.verdict.counted == measured.peak.confirmed + measured.paced.confirmed
+    assert measured.per_s == pytest.approx(measured.peak.confirmed_per_s / 2)
+    told = lines(measured)
+    assert re.fullmatch(
+        r"full speed, 8 connections: [\d,]+ rates/s confirmed \(closed loop: no latencies\); .*", told[0]
+    )
+    assert told[-1] == "LOSS 0 DUP 0"
+
+
+async def test_at_a_rate_there_is_a_schedule_only(url: str) -> None:
+    measured = Measured(url, 4)
+    await measure(measured, rate=200, seconds=0.5)
+    assert (measured.peak.confirmed, measured.paced.confirmed) == (0, 100)
+    assert measured.per_s == 200
+
+
+def test_latencies_are_told_where_the_schedule_was_kept() -> None:
+    measured = Measured("http://127.0.0.1:1", 4, per_s=2, trouble="nobody answers")
+    measured.paced.scheduled = 2
+    for duration_s in (0.002, 0.5):
+        measured.paced.latency.record(duration_s)
+        measured.paced.confirmed_at.append(1.0)
+    told = lines(measured)
+    assert re.search(r" ms: p50 2\.0\d, p90 50\d\.\d+, p99 50\d\.\d+, p99\.9 50\d\.\d+, max 50\d\.\d+$", told[1])
+    assert told[-1] == "nobody answers"
+    assert not measured.fine
+
+
+async def test_a_schedule_that_is_not_kept_is_void(url: str) -> None:
+    measured = Measured(url, 1)
+    await measure(measured, rate=90_000, seconds=0.3)
+    assert measured.verdict
+    assert measured.verdict.clean
+    assert not measured.fine
+    told = "\n".join(lines(measured))
+    assert re.search("latencies are void: .*fell behind.*; lower --rate", told)
+    assert "p99.9" not in told
+
+
+async def test_a_service_that_loses_is_found(serve: Serve) -> None:
+    async def forgetful(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "POST":
+            return web.Response()
+        if request.path == "/rates":
+            return web.json_response({"count": 0, "sum": 0, "distribution": {}})
+        unknown = '{"type":"urn:fanrate:problem:unknown-subject"}'
+        return web.Response(status=404, text=unknown, content_type="application/problem+json")
+
+    measured = Measured(f"http://{await serve(forgetful)}", 2)
+    await measure(measured, rate=20, seconds=0.5, patience_s=0.3)
+    assert measured.verdict
+    assert measured.verdict.loss == 10
+    assert not measured.fine
+    assert lines(measured)[-1] == "LOSS 10 DUP 0"
+
+
+async def test_a_service_that_refuses_all_is_told_with_its_answers(serve: Serve) -> None:
+    async def refuse(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "POST":
+            return web.Response(status=400)
+        return web.json_response({"count": 0, "sum": 0, "distribution": {}})
+
+    measured = Measured(f"http://{await serve(refuse)}", 2)
+    with pytest.raises(MeasureFailed, match=r"confirmed nothing: \d+ answers of 400"):
+        await measure(measured, rate=None, seconds=0.2)
+
+
+async def test_ctrl_c_keeps_what_was_measured(url: str) -> None:
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench", "measure", "--url", url, "--rate", "500", "--seconds", "60",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        await _until_counted(url, 100)
+        program.send_signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            written, errors = await program.communicate()
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    assert program.returncode == 130
+    told = written.decode().splitlines()
+    assert told[0].startswith("interrupted: ")
+    assert re.match(r"on a schedule of 500/s: ", told[1])
+    assert told[-1] == "LOSS 0 DUP 0"
+    assert b"Traceback" not in errors
+
+
+async def _until_counted(url: str, rates: int) -> None:
+    reader = Reader(Address.of(url))
+    try:
+        async with asyncio.timeout(20):
+            while (await reader.totals()).count < rates:
+                await asyncio.sleep(0.02)
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--url", "http://127.0.0.1:1"], 1, "no Fanrate can be read at http://127.0.0.1:1: no connection to"),
+        (["--url", "https://127.0.0.1"], 2, "--url: 'https://127.0.0.1' is not of the form http://HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    arguments: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["measure", *arguments]) == code
+    written = capsys.readouterr().err
+    assert written.startswith(told)
+    assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--rate", "0"], ["--rate", "1000000"], ["--seconds", "x"], ["--connections", "0"]]
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_with:
+        main(["measure", *arguments])
+    assert exit_with.value.code == 2
