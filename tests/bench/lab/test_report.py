@@ -111,7 +111,7 @@ def test_every_plot_is_told_in_words_and_its_text_is_text(made: Report) -> None:
             assert first.text
             assert second.text
             assert len(root.findall(f".//{SVG}text")) > 3
-            assert root.get("viewBox", "").startswith("0 0 480 ")
+            assert float(root.get("viewBox", "").split()[2]) <= 504
 
 
 def test_plots_of_their_own_have_their_colours_with_them(made: Report) -> None:
@@ -169,6 +169,22 @@ def test_skipped_and_failed_rows_are_listed_with_their_reasons(made: Report) -> 
     assert troubles is not None
     assert troubles.rows[0][-1] == "the Go toolchain is missing: apt-get install golang"
     assert made.sections[0].troubles is None
+
+
+def test_loads_that_the_generator_did_not_keep_are_listed_and_missing_in_the_words() -> None:
+    made = [_late(run) if run.setup.broker == "kafka" else run for run in brokers(Maker(1), turns=2).made]
+    drawn = report(made)
+    troubles = drawn.sections[0].troubles
+    assert troubles is not None
+    assert len(troubles.rows) == 4
+    assert troubles.rows[0][-1] == "the generator fell behind at 50\N{NO-BREAK SPACE}% of the peak"
+    said = {answer.question: " ".join(answer.sentences) for answer in drawn.answers}
+    assert "Of Kafka it was not measured." in said["Lowest latency of a POST"]
+    assert "not measured" not in said["Most rates per second"]
+
+
+def _late(run: Run) -> Run:
+    return msgspec.structs.replace(run, tails=[msgspec.structs.replace(tail, fell_behind=True) for tail in run.tails])
 
 
 def test_text_from_documents_is_no_markup() -> None:

@@ -150,8 +150,9 @@ def test_replicas_are_told_as_a_factor_or_as_no_difference() -> None:
     told = replicas(rows(brokers(Maker(1), names=["nats"]).made))
     assert any("a rate costs" in line and "NATS JetStream 1.3" in line for line in told)
     flat = Maker(1, cpu_us=lambda setup, work: {"api": 50.0})
-    assert all("the same within noise" in line for line in replicas(rows(brokers(flat, names=["nats"]).made)))
+    assert all("the same, within noise" in line for line in replicas(rows(brokers(flat, names=["nats"]).made)))
     assert replicas(rows(_priced({"nats": 50}))) == []
+    assert replicas(rows(brokers(Maker(1), turns=1).made)) == []
 
 
 def test_peers_are_told_by_ratio_and_by_their_better_setting() -> None:
