@@ -89,10 +89,8 @@ def troubles(rows: Sequence[Row]) -> Table | None:
 def _behind(row: Row) -> list[tuple[tuple[str, str], int]]:
     """Loads on a schedule that the generator did not keep: they give no latency."""
     shares = [tail.offered for run in row.measured for tail in run.tails if tail.fell_behind]
-    told = {
-        share: ("void load", f"at {percent(share)} of the peak the generator fell behind") for share in sorted(shares)
-    }
-    return [(text, shares.count(share)) for share, text in told.items()]
+    reason = "the generator fell behind at {} of the peak"
+    return [(("void load", reason.format(percent(share))), shares.count(share)) for share in sorted(set(shares))]
 
 
 def heading(rows: Sequence[Row]) -> list[Axis]:
@@ -192,15 +190,13 @@ def _books(rows: Sequence[Row], heads: Sequence[Axis]) -> Table:
     columns = [
         *_head_columns(heads),
         *held,
-        *(Column(name, "rates") for name in ("sent, at most", "confirmed", "counted")),
+        *(Column(name, "rates") for name in _COUNTS),
     ]
     columns += [Column("LOSS"), Column("DUP")]
     told = []
     for row in rows:
         ledgers = [run.ledger for run in row.runs if run.ledger]
-        sums = [
-            sum(getattr(each, name) for each in ledgers) for name in ("sent", "confirmed", "counted", "loss", "dup")
-        ]
+        sums = [sum(getattr(each, name) for each in ledgers) for name in _BOOKS]
         told.append([*_head(row, heads), *(_holding(row) if holding else []), *(number(each) for each in sums)])
     note = "The ledger is over all turns, failed ones too: what was counted lies between what was confirmed and sent."
     if holding:
