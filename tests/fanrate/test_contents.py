@@ -18,6 +18,8 @@ READ_AT_RUN_TIME = [
     "api/page.html",
     "bench/data/ratings.csv",
     "bench/data/ratings.totals.json",
+    "bench/lab/report/page.css",
+    "bench/lab/report/page.html.j2",
     "bench/wrk/rate.lua",
     "bench/wrk/report.lua",
     "brokers/redis_publish.lua",

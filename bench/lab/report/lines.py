@@ -92,7 +92,7 @@ def _scales(axes: Axes, every: Sequence[Line], frame: Frame) -> None:
     else:
         axes.set_ylim(0, 1.05 * max(highs))
         ticks = [tick for tick in axes.get_yticks() if 0 <= tick <= 1.05 * max(highs)]
-        axes.set_yticks(ticks, [frame.tell_y(tick) for tick in ticks])
+        axes.set_yticks(ticks, [_short(frame.tell_y(tick)) for tick in ticks])
     axes.set_xlabel(frame.x_title, color=stand_in("soft"), labelpad=6)
 
 
@@ -101,8 +101,13 @@ def _log_ticks(axes: Axes, low: float, high: float, frame: Frame) -> None:
     steps = (1, 2, 5) if high / low < 200 else (1,)
     ticks = [step * 10.0**power for power in range(-4, 9) for step in steps]
     shown = [tick for tick in ticks if low / 1.3 <= tick <= high * 1.3]
-    axes.set_yticks(shown, [frame.tell_y(tick) for tick in shown])
+    axes.set_yticks(shown, [_short(frame.tell_y(tick)) for tick in shown])
     axes.set_yticks([], minor=True)
+
+
+def _short(tick: str) -> str:
+    """Without zeros that say nothing, as in `2.50`."""
+    return tick.rstrip("0").rstrip(".") if "." in tick else tick
 
 
 def _draw(axes: Axes, line: Line) -> None:
@@ -135,14 +140,26 @@ def _mark(axes: Axes, frame: Frame) -> None:
 
 
 def _ends(figure: Figure, axes: Axes, every: Sequence[Line]) -> None:
-    """Each line's name beside its end, moved apart where ends meet."""
-    ends = []
-    for line in every:
-        x, spread = line.points[-1]
-        ends.append([axes.transData.transform((x, spread.median))[1], line])
-    ends.sort(key=lambda end: end[0])
-    last = -1e9
+    """Each line's name beside its end."""
+    ends = sorted(((_height(axes, line), line) for line in every), key=lambda end: end[0])
     edge = axes.transAxes.transform((1, 0))[0]
-    for y, line in ends:
-        last = max(y, last + _APART)
-        figure.text((edge + 8) / WIDTH, last / HEIGHT, line.label, color=stand_in(line.colour), va="center_baseline")
+    for place, (_, line) in zip(_apart([height for height, _ in ends]), ends, strict=True):
+        at = ((edge + 8) / WIDTH, place / HEIGHT)
+        figure.text(*at, line.label, color=stand_in(line.colour), va="center_baseline")
+
+
+def _height(axes: Axes, line: Line) -> float:
+    x, spread = line.points[-1]
+    return float(axes.transData.transform((x, spread.median))[1])
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Ascending heights, moved up where they meet, and all down where the topmost would not fit."""
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + _APART) if places else height)
+    most = HEIGHT - _APART / 2
+    for index in range(len(places) - 1, -1, -1):
+        places[index] = min(places[index], most)
+        most = places[index] - _APART
+    return places

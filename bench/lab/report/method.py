@@ -17,7 +17,7 @@ _PEAKS: Final = (
 _SCHEDULES: Final = (
     "Latency and freshness come from an open loop, at {shares} of the peak of the same run unless a table says "
     "otherwise: requests leave on a schedule whatever the answers do, and each counts from when it should have left. "
-    "A turn in which the generator fell behind is void."
+    "A load that the generator itself did not keep up with gives none."
 )
 _NOISE: Final = (
     "Noise is taken from the spread of all rows' turns; a difference that two equal rows would show once in a hundred "

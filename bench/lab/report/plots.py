@@ -9,9 +9,10 @@ from typing import Final
 from bench.lab.axes import BROKER_NAMES, Axis, drop, grouped, label, varying
 from bench.lab.figures import COST, FRESHNESS, LATENCY, MEMORY, OWN, PERCENTILES, RPS, Figure, told_share
 from bench.lab.report import bars, lines, palette
-from bench.lab.report.bars import Bar
 from bench.lab.report.lines import Frame, Line
 from bench.lab.report.peers import against_fanrate, better_settings
+from bench.lab.report.rowwise import Bar
+from bench.lab.report.spectra import spectra
 from bench.lab.report.svg import Plot
 from bench.lab.report.text import SPACE, listed, megabytes, number, percent, rounded, times, value_of
 from bench.lab.rows import FANRATE, Row, Spread
@@ -108,21 +109,19 @@ def _by_row(rows: Sequence[Row], prefix: str) -> list[Plot | None]:
             [(bar, _without_generator(row.cpu_us())) for bar, row in held],
             number,
         ),
-        bars.spectra(
+        spectra(
             f"{prefix}-latency",
-            f"Latency of a POST, ms, at {_shares(rows)} of the peak",
+            f"Latency of a POST at {_shares(rows)} of the peak, ms: p50, p90, p99 (filled), p99.9",
             f"{_brokers(rows)}: percentiles on a logarithmic scale; p99 is filled and written out, below it its range.",
             [(bar, _percentiles(row, Row.latency_ms)) for bar, row in held],
             number,
-            "p99",
         ),
-        bars.spectra(
+        spectra(
             f"{prefix}-freshness",
-            f"From POST to visible in Redis, ms, at {_shares(rows)} of the peak",
+            f"From POST to visible in Redis at {_shares(rows)} of the peak, ms: p50, p90, p99 (filled), p99.9",
             f"{_brokers(rows)}: percentiles on a logarithmic scale; p99 is filled and written out, below it its range.",
-            [(bar, _percentiles(row, Row.freshness_ms)) for bar, row in held],
+            [(bar, _percentiles(row, Row.freshness_ms)) for bar, row in held if row.setup.system == FANRATE],
             number,
-            "p99",
         ),
         bars.stacks(
             f"{prefix}-memory",

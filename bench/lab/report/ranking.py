@@ -61,6 +61,8 @@ class Ranking:
     figure: Figure
     rows: list[Row]
     against: list[Difference]
+    missing: list[str]
+    """Brokers of the contest of which it was not measured."""
 
     @property
     def names(self) -> list[str]:
@@ -78,6 +80,10 @@ class Ranking:
 
     @property
     def sentence(self) -> str:
+        left_out = f" Of {listed(self.missing)} it was not measured." if self.missing else ""
+        return self._compared() + left_out
+
+    def _compared(self) -> str:
         tell, unit = value_of(self.figure), unit_of(self.figure)
         values = [tell(median_of(row, self.figure)) for row in self.rows]
         if len(self.rows) == 1:
@@ -118,9 +124,9 @@ def rank(contest: Contest, figure: Figure, shared: Noise | None) -> Ranking | No
     sign = 1 if figure.better == "lower" else -1
     ordered = sorted(having, key=lambda row: sign * median_of(row, figure))
     best = turns(ordered[0], figure)
-    return Ranking(
-        figure, ordered, [_against(noise.difference(best, turns(row, figure), shared), sign) for row in ordered[1:]]
-    )
+    missing = [BROKER_NAMES[row.setup.broker] for row in contest.rows if row not in having]
+    against = [_against(noise.difference(best, turns(row, figure), shared), sign) for row in ordered[1:]]
+    return Ranking(figure, ordered, against, missing)
 
 
 def _against(difference: Difference, sign: int) -> Difference:

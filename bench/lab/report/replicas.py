@@ -22,9 +22,10 @@ def replicas(rows: Sequence[Row]) -> list[str]:
             a, b = turns(few, figure), turns(many, figure)
             if a and b:
                 difference = noise.difference(a, b, shared)
-                said = _NO_CALL.get(difference.call) or times(1 + difference.change)
+                said = "the same, within noise" if difference.call == "equal" else times(1 + difference.change)
                 key = (text, many.setup.replicas, few.setup.replicas)
-                told.setdefault(key, []).append(f"{BROKER_NAMES[few.setup.broker]} {said}")
+                if difference.call != "unknown":
+                    told.setdefault(key, []).append(f"{BROKER_NAMES[few.setup.broker]} {said}")
     return [text.format(many=many, few=few, told=listed(said)) for (text, many, few), said in told.items()]
 
 
@@ -32,7 +33,6 @@ _REPLICAS: Final = {
     "With {many} replicas a rate costs so many times the CPU time that it costs with {few}: {told}.": COST,
     "With {many} replicas so many times the rates/s of {few} are confirmed: {told}.": RPS,
 }
-_NO_CALL: Final[dict[str, str]] = {"equal": "the same within noise", "unknown": "not known beyond noise"}
 
 
 def _grown(rows: Iterable[Row]) -> list[tuple[Row, Row]]:

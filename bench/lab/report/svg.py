@@ -68,24 +68,29 @@ def finished(figure: Figure, name: str, title: str, description: str) -> Plot:
     body = _ID.sub(rf"\g<1>{name}-", _GROUP_ID.sub("", body))
     body = _UNTURNED.sub("", _FAMILY.sub("", body))
     body = "\n".join(line.rstrip() for line in palette.placed(body).splitlines())
-    wholes = (_whole(head, name, title, description, ground + body.strip()) for ground in ("", _GROUND))
-    return Plot(name, title, description, *wholes)
+    size = (float(head[1]), float(head[2]))
+    inline = _whole(size, 0.0, name, (title, description), body.strip())
+    return Plot(
+        name, title, description, inline, _whole(size, _MARGIN, name, (title, description), _GROUND + body.strip())
+    )
 
 
+_MARGIN: Final = 12.0
 _GROUND: Final = (
     f"<style>svg {{ {palette.variables(dark=False)} }}"
     f" @media (prefers-color-scheme: dark) {{ svg {{ {palette.variables(dark=True)} }} }}</style>\n"
-    '<rect width="100%" height="100%" fill="var(--paper)"/>\n'
+    f'<rect x="-{_MARGIN:g}" y="-{_MARGIN:g}" width="100%" height="100%" fill="var(--paper)"/>\n'
 )
 """With a ground of its own it can be read wherever it is shown."""
 
 
-def _whole(head: re.Match[str], name: str, title: str, description: str, body: str) -> str:
-    width, height = head[1], head[2]
+def _whole(size: tuple[float, float], margin: float, name: str, words: tuple[str, str], body: str) -> str:
+    """`words` are title and description."""
+    width, height = (side + 2 * margin for side in size)
+    title, description = map(escape, words)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" '
-        f'height="{height}" viewBox="0 0 {width} {height}" role="img" stroke-linejoin="round" font-family="{FONT}" '
-        f'aria-labelledby="{name}-title {name}-desc">\n'
-        f'<title id="{name}-title">{escape(title)}</title>\n<desc id="{name}-desc">{escape(description)}</desc>\n'
-        f"{body}\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width:g}" '
+        f'height="{height:g}" viewBox="{-margin:g} {-margin:g} {width:g} {height:g}" role="img" '
+        f'stroke-linejoin="round" font-family="{FONT}" aria-labelledby="{name}-title {name}-desc">\n'
+        f'<title id="{name}-title">{title}</title>\n<desc id="{name}-desc">{description}</desc>\n{body}\n'
     )

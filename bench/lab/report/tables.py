@@ -46,6 +46,8 @@ class Table:
     """Of each row; none where all are alike."""
 
 
+_COUNTS: Final = ("sent, at most", "confirmed", "counted")
+_BOOKS: Final = ("sent", "confirmed", "counted", "loss", "dup")
 _REASON: Final = Column("reason", figures=False)
 
 
@@ -71,7 +73,7 @@ def troubles(rows: Sequence[Row]) -> Table | None:
     told = [
         [*_head(row, heads), outcome, grouped(turns), reason]
         for row in rows
-        for (outcome, reason), turns in row.reasons.items()
+        for (outcome, reason), turns in [*row.reasons.items(), *_behind(row)]
     ]
     if not told:
         return None
@@ -84,6 +86,13 @@ def troubles(rows: Sequence[Row]) -> Table | None:
     return Table("Not measured", columns, told)
 
 
+def _behind(row: Row) -> list[tuple[tuple[str, str], int]]:
+    """Loads on a schedule that the generator did not keep: they give no latency."""
+    shares = [tail.offered for run in row.measured for tail in run.tails if tail.fell_behind]
+    reason = "the generator fell behind at {} of the peak"
+    return [(("void load", reason.format(percent(share))), shares.count(share)) for share in sorted(set(shares))]
+
+
 def heading(rows: Sequence[Row]) -> list[Axis]:
     """The axes that tell rows apart, the broker where none does."""
     return [axis for axis in varying(rows) if axis.name != "series"] or [axis for axis in AXES if axis.name == "broker"]
@@ -92,13 +101,13 @@ def heading(rows: Sequence[Row]) -> list[Axis]:
 def _peaks(rows: Sequence[Row], heads: Sequence[Axis]) -> Table:
     columns = [
         *_head_columns(heads),
-        Column("turns"),
         Column("confirmed", "rates/s"),
         Column(_RANGE),
         Column("CPU per rate", "µs"),
         Column(_RANGE),
         Column("per message", "rates"),
         Column("memory", "MB"),
+        Column("turns"),
     ]
     peers = against_fanrate(rows)
     if peers:
@@ -108,10 +117,11 @@ def _peaks(rows: Sequence[Row], heads: Sequence[Axis]) -> Table:
         rps, cost = row.spread(RPS), row.spread(COST)
         cells = [middle(rps, rounded), within(rps, rounded), middle(cost), within(cost)]
         cells += [middle(row.spread(RATES_PER_MESSAGE)), middle(row.spread(MEMORY), megabytes)]
+        cells.append(grouped(len(row.measured)))
         if peers:
             ratio = peers.get(row.key)
             cells.append(times(ratio) if ratio else MISSING)
-        told.append([*_head(row, heads), grouped(len(row.measured)), *cells])
+        told.append([*_head(row, heads), *cells])
     note = "Median of the turns and their range, in a closed loop, from which no latency is taken."
     if peers:
         note += " Fanrate's CPU time and memory hold the counting too, which the others leave undone."
@@ -177,14 +187,18 @@ def _books(rows: Sequence[Row], heads: Sequence[Axis]) -> Table:
     """What the broker held after the peak, and the ledger over all turns."""
     holding = any(run.holding for row in rows for run in row.measured)
     held = [Column("broker held", "messages"), Column("stored", "MB"), Column("unread", "messages")] if holding else []
-    columns = [*_head_columns(heads), *held, Column("confirmed", "rates"), Column("counted", "rates")]
+    columns = [
+        *_head_columns(heads),
+        *held,
+        *(Column(name, "rates") for name in _COUNTS),
+    ]
     columns += [Column("LOSS"), Column("DUP")]
     told = []
     for row in rows:
         ledgers = [run.ledger for run in row.runs if run.ledger]
-        sums = [sum(getattr(each, name) for each in ledgers) for name in ("confirmed", "counted", "loss", "dup")]
+        sums = [sum(getattr(each, name) for each in ledgers) for name in _BOOKS]
         told.append([*_head(row, heads), *(_holding(row) if holding else []), *(number(each) for each in sums)])
-    note = "The ledger is over all turns, failed ones too."
+    note = "The ledger is over all turns, failed ones too: what was counted lies between what was confirmed and sent."
     if holding:
         note = f"What the broker tells of itself is taken after the full load, a median. {note}"
     return Table("The broker's holding, and the ledger", columns, told, note, _own(rows))

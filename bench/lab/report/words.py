@@ -87,8 +87,8 @@ def _answer(figure: Figure, held: Sequence[Contest], rows: Sequence[Row]) -> lis
 
 
 def _elsewhere(first: Ranking, others: Sequence[Ranking]) -> list[str]:
-    """Where it is not so."""
-    differing = [each for each in others if set(each.best) != set(first.best)]
+    """Where it is not so, as far as that is known."""
+    differing = [each for each in others if first.known and each.known and set(each.best) != set(first.best)]
     axes = _setups([first.rows[0], *(each.rows[0] for each in others)])
     told = [f"{label(each.rows[0], axes)}: {_best(each)}" for each in differing]
     return [f"Not so with {'; '.join(told)}."] if told else []
@@ -99,8 +99,6 @@ def _setups(rows: Sequence[Row]) -> list[Axis]:
 
 
 def _best(ranking: Ranking) -> str:
-    if not ranking.known:
-        return "not known"
     if len(ranking.best) == len(ranking.rows):
         return "no difference beyond noise"
     return listed(ranking.best) + (" are equal" if len(ranking.best) > 1 else "")

@@ -48,6 +48,7 @@ _CPU_US = {
     "rabbit": {"api": 27.0, "broker": 16.0, "process": 7.0, "redis": 11.0, "load": 7.0},
     "redis": {"api": 24.0, "broker": 3.0, "process": 6.0, "redis": 10.0, "load": 7.0},
 }
+_CPU_US["nats+core"] = {"api": 20.0, "broker": 3.0, "process": 6.0, "redis": 11.0, "load": 7.0}
 _PEER_CPU_US = {"fastapi-faststream": 230.0, "aiohttp-publish": 92.0, "go": 40.0, "mq-bridge-128x1": 21.0}
 _MEMORY = {"api": 68e6, "broker": 60e6, "process": 75e6, "redis": 20e6, "load": 40e6}
 

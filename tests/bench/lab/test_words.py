@@ -1,0 +1,188 @@
+"""What the report says: winners, ties, what is missing, what casts doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from bench.lab.document import Books, Run, Setup, Workload
+from bench.lab.figures import COST
+from bench.lab.report import method, peers, words
+from bench.lab.report.ranking import contests, rank, shared_noise
+from bench.lab.report.replicas import replicas
+from bench.lab.report.worth import worth
+from bench.lab.rows import Row, rows
+from stack.topology import Broker
+from tests.bench.lab import documents
+from tests.bench.lab.documents import LOUD, Maker, brokers, plain, without_figures
+
+
+def _rows(made: Sequence[Run]) -> list[Row]:
+    return rows(made)
+
+
+def _said(made: Sequence[Run]) -> dict[str, str]:
+    return {answer.question: " ".join(answer.sentences) for answer in words.answers(rows(made))}
+
+
+def _priced(costs: dict[Broker, float], turns: int = 3, noise: float = 0.02) -> list[Run]:
+    """A sitting in which a rate costs so much CPU time on each broker."""
+    maker = Maker(3, noise=noise, cpu_us=lambda setup, work: {"api": costs[setup.broker], "load": 5.0})
+    return maker.rows("brokers", "brokers", [(Setup(broker=name), Workload()) for name in costs], turns).made
+
+
+def test_the_winner_is_named_with_its_figure_the_others_distance_and_the_noise() -> None:
+    said = _said(_priced({"nats": 50, "kafka": 62, "redis": 140}))["Least processor time per rate"]
+    assert said.startswith("NATS JetStream costs the least processor time: ")
+    assert "µs per rate" in said
+    assert "Kafka 2" in said  # per cent: 62 / 50 within the noise of the turns
+    assert "% more" in said
+    assert "Redis Streams 2.8\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN} as much" in said
+    assert "noise: up to" in said
+
+
+def test_a_difference_within_noise_has_no_winner() -> None:
+    said = _said(_priced({"nats": 50, "kafka": 50.5, "redis": 51}))["Least processor time per rate"]
+    assert said.startswith("No difference beyond noise: ")
+    assert "least" not in said
+
+
+def test_those_that_cannot_be_told_from_the_best_share_its_place() -> None:
+    said = _said(_priced({"nats": 50, "kafka": 50.5, "redis": 90}))["Least processor time per rate"]
+    assert "NATS JetStream and Kafka are equal within noise" in said or "Kafka and NATS JetStream are equal" in said
+    assert "Redis Streams" in said.partition("equal")[2]
+
+
+def test_with_one_broker_there_is_nothing_to_choose_from() -> None:
+    made = _priced({"kafka": 60})
+    assert "Only Kafka was measured" in _said(made)["Least processor time per rate"]
+    assert words.introduction(rows(made)) == []
+
+
+def test_one_turn_each_names_no_winner() -> None:
+    made = _priced({"nats": 50, "kafka": 90}, turns=1)
+    said = _said(made)["Least processor time per rate"]
+    assert "nothing is known about noise" in said
+    assert "least" not in said.lower().partition("nothing")[0]
+    assert not any("best" in sentence for sentence in words.introduction(rows(made)))
+
+
+def test_void_rows_take_no_part_and_are_told() -> None:
+    made = [
+        without_figures(run, "void", "the generator fell behind") if run.setup.broker == "nats" else run
+        for run in _priced({"nats": 10, "kafka": 62, "redis": 90})
+    ]
+    said = _said(made)["Least processor time per rate"]
+    assert said.startswith("Kafka")
+    assert "NATS" not in said
+    assert any("3 were void" in text for text in method.method(made, rows(made)))
+    assert method.warnings(made) == []
+
+
+def test_nothing_measured_is_nothing_said() -> None:
+    made = [without_figures(run, "skipped", "no server") for run in _priced({"nats": 50, "kafka": 62})]
+    assert words.answers(rows(made)) == []
+    assert words.introduction(rows(made)) == []
+    assert worth(rows(made)) == []
+
+
+def test_a_busy_machine_is_a_warning_and_a_quiet_one_is_none() -> None:
+    assert method.warnings(brokers(Maker(1), turns=1).made) == []
+    (warning,) = method.warnings(brokers(Maker(1, busy=LOUD), turns=1).made)
+    assert "busy" in warning
+    assert "up to 31\N{NO-BREAK SPACE}%" in warning
+    assert "Do not trust" in warning
+
+
+def test_an_open_ledger_and_a_failed_run_are_warnings() -> None:
+    first, *others = _priced({"nats": 50, "kafka": 62})
+    lost = msgspec.structs.replace(first, outcome="failed", ledger=Books(100, 100, 97, loss=3, dup=0))
+    told = method.warnings([lost, *others])
+    assert any("did not close, of fanrate on" in text for text in told)
+    assert any("1 of 6 runs failed" in text for text in told)
+    assert "LOSS 3 DUP 0" in method.totals([lost])
+
+
+def test_brokers_of_another_durability_are_not_held_against_each_other() -> None:
+    maker = Maker(1)
+    setups = [Setup(broker="nats"), Setup(broker="kafka"), Setup(broker="nats+core", durability="relaxed")]
+    found = rows(maker.rows("brokers", "brokers", [(setup, Workload()) for setup in setups]).made)
+    assert [[row.setup.broker for row in contest.rows] for contest in contests(found)] == [
+        ["nats", "kafka"],
+        ["nats+core"],
+    ]
+    assert any("may be lost" in line for line in worth(found))
+
+
+def test_what_a_200_is_worth_is_said_to_differ_where_it_does() -> None:
+    every = worth(rows(brokers(Maker(1), turns=1).made))
+    assert len(every) == 5
+    assert "RabbitMQ" in every[-1]
+    alone = worth(rows(brokers(Maker(1), turns=1, names=["nats", "kafka"]).made))
+    assert not any("not worth the same" in line for line in alone)
+
+
+def test_set_ups_that_come_out_otherwise_are_named() -> None:
+    def turned(setup: Setup, work: Workload) -> dict[str, float]:
+        cheap = "kafka" if setup.dispatch == "topics" else "nats"
+        return {role: us * (1 if setup.broker == cheap else 2) for role, us in plain(setup, work).items()}
+
+    made = brokers(Maker(1, cpu_us=turned), names=["nats", "kafka"]).made
+    said = _said(made)["Least processor time per rate"]
+    assert said.startswith("NATS JetStream")
+    assert "Not so with topics, 1 replica: Kafka" in said
+
+
+def test_every_ranking_agrees_with_its_medians() -> None:
+    found = rows(brokers(Maker(5, noise=0.1)).made)
+    shared = shared_noise(found, COST)
+    for contest in contests(found):
+        ranking = rank(contest, COST, shared)
+        assert ranking is not None
+        middles = [spread.median for row in ranking.rows if (spread := row.spread(COST))]
+        assert middles == sorted(middles)
+        assert all(each.change > 0 for each in ranking.against if each.call != "equal")
+
+
+def test_replicas_are_told_as_a_factor_or_as_no_difference() -> None:
+    told = replicas(rows(brokers(Maker(1), names=["nats"]).made))
+    assert any("a rate costs" in line and "NATS JetStream 1.3" in line for line in told)
+    flat = Maker(1, cpu_us=lambda setup, work: {"api": 50.0})
+    assert all("the same, within noise" in line for line in replicas(rows(brokers(flat, names=["nats"]).made)))
+    assert replicas(rows(_priced({"nats": 50}))) == []
+    assert replicas(rows(brokers(Maker(1), turns=1).made)) == []
+
+
+def test_peers_are_told_by_ratio_and_by_their_better_setting() -> None:
+    maker = Maker(1, cpu_us=_by_system)
+    systems = ("fanrate", "go", "mq-bridge-128x1", "mq-bridge-1x128")
+    found = rows(
+        maker.rows("peers", "peers", [(Setup(broker="nats", system=each), Workload()) for each in systems]).made
+    )
+    assert [row.setup.system for row in peers.better_settings(found)] == ["fanrate", "go", "mq-bridge-1x128"]
+    ratios = {row.setup.system: peers.against_fanrate(found).get(row.key) for row in found}
+    assert ratios["fanrate"] is None
+    assert ratios["go"] == pytest.approx(2, rel=0.1)
+    told = " ".join(peers.sentences(found))
+    assert "128x1" not in told
+    assert "as many rates/s, within noise, on NATS JetStream" in told
+
+
+def test_rows_without_a_counterpart_have_no_ratio() -> None:
+    whats = [(Setup(broker="nats", system="go"), Workload()), (Setup(broker="kafka"), Workload())]
+    found = rows(Maker(1, cpu_us=_by_system).rows("peers", "peers", whats).made)
+    assert peers.against_fanrate(found) == {}
+    assert peers.sentences(found) == []
+
+
+def _by_system(setup: Setup, work: Workload) -> dict[str, float]:
+    return {"api": {"fanrate": 50.0, "go": 100.0, "mq-bridge-128x1": 70.0, "mq-bridge-1x128": 50.0}[setup.system]}
+
+
+def test_the_days_and_the_machine_are_told_from_the_runs() -> None:
+    told = dict(method.facts(brokers(Maker(1), turns=1).made))
+    assert told["measured"] == "2026-03-04 UTC"
+    assert "2 cores" in told["machine"]
+    assert documents.MACHINE.versions["nats-server"] in told["versions"]
