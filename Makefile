@@ -90,8 +90,8 @@ cluster-check: .venv/bench.stamp ## kill nodes of three-node clusters under load
 lock: ## resolve the locks anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench -c requirements/runtime.txt pyproject.toml -o requirements/bench.txt
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab -c requirements/bench.txt pyproject.toml -o requirements/lab.txt
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab --extra dev -c requirements/lab.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab --extra dev -c requirements/bench.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra bench --extra lab -c requirements/dev.txt pyproject.toml -o requirements/lab.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 bench/peers/requirements.in -o requirements/peers.txt
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/dev.txt - -o requirements/build.txt
 
