@@ -69,7 +69,8 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         if row.key in ratios:
             name = system_name(row.setup.system)
             told.setdefault(name, []).append(_against(row, own[_match(row)], ratios[row.key], shared))
-    said = [f"Against {name}, Fanrate confirms so many times the rates/s: {listed(parts)}." for name, parts in told.items()]
+    head = "Against {}, Fanrate confirms so many times the rates/s: {}."
+    said = [head.format(name, listed(parts)) for name, parts in told.items()]
     return [*said, "Its CPU time and memory hold the counting too, which the others leave undone."]
 
 
