@@ -80,7 +80,7 @@ def _method(results: Results, facts: Mapping[str, object]) -> Iterator[str]:
     yield from ("## How it was measured", "")
     yield from _filled(words.METHOD.format(seconds=f"{results.seconds:g}"))
     told = {name: value for name, value in facts.items() if name != "versions"}
-    yield from _filled(f"Machine: {', '.join(f'{name} {value}' for name, value in told.items())}.")
+    yield from _filled(f"Machine: {', '.join(f'{name} {_shown(value)}' for name, value in told.items())}.")
     versions = facts.get("versions")
     if isinstance(versions, Mapping):
         yield from _filled(f"Versions: {', '.join(f'{name} {value}' for name, value in versions.items())}.")
@@ -89,6 +89,10 @@ def _method(results: Results, facts: Mapping[str, object]) -> Iterator[str]:
     yield from _filled(_ledgers(results))
     if results.interrupted:
         yield from _filled("It was interrupted: the rows that are missing were not measured.")
+
+
+def _shown(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _ledgers(results: Results) -> str:

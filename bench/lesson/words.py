@@ -30,8 +30,8 @@ answered 200 was found counted in Redis. wrk's own lines are as it printed them;
 calling a slow answer an error."""
 
 STOLEN: Final = """\
-Of the processors' time the machine's host gave {mean:.0%} to others while wrk ran, {most:.0%} in the row that had it
-worst."""
+Of the processors' time the machine's host gave {mean:.0%} to others while wrk ran, {most:.0%} in the row that had
+it worst."""
 
 
 def number(value: float) -> str:
@@ -94,8 +94,9 @@ def _linger(results: Results) -> Iterator[str]:
     if one and three:
         yield (
             f"So it has {number(one)} requests/s, and with three servers {number(three)}: a second is as long at any "
-            "of them, as it was in the lesson. More connections would have shown it, each brings one more request a "
-            "second; so would a faster broker, for it changes nothing."
+            "of them, as it was in the lesson. (wrk ends in the middle of one, hence the decimals.) More connections "
+            "would have shown it, each brings one more request a second; so would a faster broker, for it changes "
+            "nothing."
         )
 
 
@@ -123,8 +124,8 @@ def _handler(results: Results) -> Iterator[str]:
         yield (
             f"That has {number(plain)} requests/s: an answer waits until Redis has the rate on its disk, "
             f"{duration(CONNECTIONS / plain)} on this one. With DURABILITY=relaxed, answered as soon as it is taken "
-            f"in, the same handler has {number(relaxed)}. A broker answers sooner because its own write is quicker: "
-            "NATS and Kafka leave the disk to the system, Redis is told not to (docs/delivery.md)."
+            f"in, the same handler has {number(relaxed)}. How soon a broker answers is the same question: NATS and "
+            "Kafka leave the disk to the system, RabbitMQ's quorum queues and this Redis do not (docs/delivery.md)."
         )
     if working:
         yield (
@@ -148,7 +149,7 @@ def _topics(results: Results) -> Iterator[str]:
         f"{TOPICS.per_s / NATS.per_s:.1f} times the lesson's figure with one topic on NATS."
     )
     if told := _ratios(results, "{}-topics", "{}-one"):
-        yield f"Here, DISPATCH=topics with TOPICS=3, each request to the next in turn: on {told} with one topic."
+        yield f"Here, DISPATCH=topics with TOPICS=3, each request to the next in turn, against one topic: on {told}."
     yield (
         "Each topic has batches of its own. Five requests under way are spread over three of them, so more messages "
         "are confirmed for as many rates. Topics are there to share out readers; they make no confirm faster."
