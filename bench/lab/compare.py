@@ -144,10 +144,11 @@ def _turns_of(
     if any(run.calibration_us <= 0 for run in measured):
         return whole
     usual_us = _calibration_us(a)
-    single = _scaled(
-        figure, pairs, lambda run: usual_us / run.calibration_us, lambda run: usual_us / run.calibration_us
-    )
-    return min((whole, single), key=_disagreement)
+
+    def own(run: Run) -> float:
+        return usual_us / run.calibration_us
+
+    return min((whole, _scaled(figure, pairs, own, own)), key=_disagreement)
 
 
 def _scaled(
