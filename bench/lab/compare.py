@@ -1,12 +1,14 @@
 """Two sittings, row by row: what became lower or higher beyond noise. A regression check for builds and settings.
 
-A machine that was slower as a whole in one sitting is not a worse build: each run tells how much CPU time a fixed piece
-of work took beside it, and CPU figures of B are told as if its machine had been as fast as A's.
+A machine that was slower in one sitting is not a worse build: each run tells how much CPU time a fixed piece of work
+took beside it, and CPU figures are told as on A's machine. B is corrected as a whole, or each run of both by its own,
+whichever lets the turns of a row agree better: on a quiet machine the former, where its speed changes from run to run
+the latter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -21,6 +23,8 @@ from bench.lab.rows import NoDocuments, Row, read, rows
 
 DEFAULT: Final = (COST, RPS, LATENCY["p99"])
 Key = tuple[str, Setup, Workload]
+Turns = tuple[list[float], list[float]]
+"""Of one row: in A, in B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,9 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     labels = {row.key: label(row, axes) for row in every}
     both = [key for key in rows_a if key in rows_b]
     slower = _slower(a, b)
+    pairs = {key: (rows_a[key], rows_b[key]) for key in both}
     comparison = Comparison(
-        [_compared(figure, {key: (rows_a[key], rows_b[key]) for key in both}, labels, slower) for figure in figures],
+        [_compared(figure, _turns_of(figure, pairs, a, b), labels) for figure in figures],
         slower,
         only_a=[labels[key] for key in rows_a if key not in rows_b],
         only_b=[labels[key] for key in rows_b if key not in rows_a],
@@ -116,29 +121,63 @@ def lines(comparison: Comparison) -> list[str]:
     return told
 
 
-def _compared(
-    figure: Figure, both: dict[Key, tuple[Row, Row]], labels: dict[Key, str], slower: float | None
-) -> Compared:
-    scale = 1 / slower if figure.cpu and slower else 1.0
-    turns = {key: (_turns(a, figure), [each * scale for each in _turns(b, figure)]) for key, (a, b) in both.items()}
-    pairs = {key: pair for key, pair in turns.items() if all(pair)}
+def _compared(figure: Figure, pairs: Mapping[Key, Turns], labels: Mapping[Key, str]) -> Compared:
     found, together = noise.differences(pairs)
     shared = noise.pool_pairs(list(pairs.values()))
-    told = []
-    for key, (a, b) in pairs.items():
-        told.append(Pair(labels[key], noise.typical(a, shared), noise.typical(b, shared), found[key]))
+    told = [
+        Pair(labels[key], noise.typical(a, shared), noise.typical(b, shared), found[key])
+        for key, (a, b) in pairs.items()
+    ]
     return Compared(figure, told, together)
 
 
-def _turns(row: Row, figure: Figure) -> list[float]:
+def _turns_of(
+    figure: Figure, pairs: Mapping[Key, tuple[Row, Row]], a: Sequence[Run], b: Sequence[Run]
+) -> dict[Key, Turns]:
+    """The turns of rows that have the figure in both, CPU time as on A's machine."""
+    plain = _scaled(figure, pairs, lambda run: 1.0, lambda run: 1.0)
+    slower = _slower(a, b)
+    if not (figure.cpu and slower):
+        return plain
+    whole = _scaled(figure, pairs, lambda run: 1.0, lambda run: 1 / slower)
+    measured = [run for rows in pairs.values() for row in rows for run in row.measured]
+    if any(run.calibration_us <= 0 for run in measured):
+        return whole
+    usual_us = _calibration_us(a)
+
+    def own(run: Run) -> float:
+        return usual_us / run.calibration_us
+
+    return min((whole, _scaled(figure, pairs, own, own)), key=_disagreement)
+
+
+def _scaled(
+    figure: Figure, pairs: Mapping[Key, tuple[Row, Row]], of_a: Callable[[Run], float], of_b: Callable[[Run], float]
+) -> dict[Key, Turns]:
+    turns = {key: (_turns(a, figure, of_a), _turns(b, figure, of_b)) for key, (a, b) in pairs.items()}
+    return {key: pair for key, pair in turns.items() if all(pair)}
+
+
+def _turns(row: Row, figure: Figure, scale: Callable[[Run], float]) -> list[float]:
     """Zero has no logarithm; no figure is zero but one that was not taken."""
-    spread = row.spread(figure)
-    return [value for value in spread.values if value > 0] if spread else []
+    return [value * scale(run) for run in row.measured if (value := figure.of(run))]
+
+
+def _disagreement(pairs: Mapping[Key, Turns]) -> float:
+    shared = noise.pool_pairs(list(pairs.values()))
+    return shared.variance if shared else 0.0
 
 
 def _slower(a: Sequence[Run], b: Sequence[Run]) -> float | None:
-    times_a, times_b = ([run.calibration_us for run in runs if run.calibration_us > 0] for runs in (a, b))
-    return median(times_b) / median(times_a) if times_a and times_b else None
+    """None where it is not told in both."""
+    used_a, used_b = _calibration_us(a), _calibration_us(b)
+    return used_b / used_a if used_a and used_b else None
+
+
+def _calibration_us(runs: Sequence[Run]) -> float:
+    """The median; 0 where none has it."""
+    told = [run.calibration_us for run in runs if run.calibration_us > 0]
+    return median(told) if told else 0.0
 
 
 def _why(row: Row) -> str:
@@ -152,7 +191,7 @@ def _machine(slower: float | None) -> str:
     if abs(share) < 0.0005:
         return "B's machine took as much CPU time for the same work as A's."
     much = f"{100 * abs(share):.1f} % {'more' if share > 0 else 'less'}"
-    return f"B's machine took {much} CPU time for the same work than A's; CPU figures of B are told without that."
+    return f"B's machine took {much} CPU time for the same work than A's; CPU figures are told without that."
 
 
 def _unit(figure: Figure) -> str:

@@ -69,7 +69,8 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         if row.key in ratios:
             name = system_name(row.setup.system)
             told.setdefault(name, []).append(_against(row, own[_match(row)], ratios[row.key], shared))
-    said = [f"Against {name}, Fanrate confirms {listed(parts)}." for name, parts in told.items()]
+    head = "Against {}, Fanrate confirms so many times the rates/s: {}."
+    said = [head.format(name, listed(parts)) for name, parts in told.items()]
     return [*said, "Its CPU time and memory hold the counting too, which the others leave undone."]
 
 
@@ -78,5 +79,5 @@ def _against(row: Row, own: Row, ratio: float, shared: Noise | None) -> str:
     assert theirs is not None
     assert ours is not None
     call = noise.difference(theirs.values, ours.values, shared).call
-    told = "as many rates/s, within noise," if call == "equal" else f"{times(ratio)} the rates/s"
-    return f"{told} on {BROKER_NAMES[row.setup.broker]}"
+    told = "as many, within noise" if call == "equal" else times(ratio)
+    return f"{BROKER_NAMES[row.setup.broker]} {told}"

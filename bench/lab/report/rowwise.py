@@ -10,13 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.lab.report.palette import stand_in
-from bench.lab.report.svg import WIDTH
+from bench.lab.report.svg import SMALL, WIDTH
 
 LINE: Final = 21.0
 GROUP: Final = 23.0
 MARGIN: Final = 8.0
+_LONG: Final = 26
+_LEADING: Final = 9.5
 CHARACTER: Final = 6.3
-"""Width of one, about, at the usual size."""
+"""Width of one, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def field(
     figure: Figure, bars: Sequence[Bar], height: float, *, right: float, below: float = 0.0
 ) -> tuple[Axes, float]:
     """Axes in which a unit of y is a pixel, between labels and texts; and their width."""
-    left = min(WIDTH * 0.42, max(room([bar.label for bar in bars]), 40.0))
+    left = min(WIDTH * 0.42, max(room([_wrapped(bar.label) for bar in bars]), 40.0))
     width = WIDTH - left - right
     axes = figure.add_axes((left / WIDTH, below / height, width / WIDTH, 1 - below / height))
     axes.set_ylim(0, height - below)
@@ -62,7 +64,7 @@ def labels(axes: Axes, bars: Sequence[Bar], places: Sequence[float]) -> None:
     """Names of rows, and of their groups above them."""
     group = ""
     for bar, place in zip(bars, places, strict=True):
-        _beside(axes, bar.label, place, colour="ink")
+        _beside(axes, bar.label, place)
         if bar.group != group:
             group = bar.group
             left = -axes.get_position().x0 / axes.get_position().width
@@ -76,18 +78,22 @@ def labels(axes: Axes, bars: Sequence[Bar], places: Sequence[float]) -> None:
             )
 
 
-def _beside(axes: Axes, text: str, place: float, colour: str) -> None:
-    axes.annotate(
-        text,
-        (0, place),
-        (-7, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="center_baseline",
-        color=stand_in(colour),
-        annotation_clip=False,
-    )
+def _beside(axes: Axes, label: str, place: float) -> None:
+    """Each line is a text of its own: only so does it end where it should in the reader's font."""
+    told = _wrapped(label).splitlines()
+    for number, line in enumerate(told):
+        axes.annotate(
+            line,
+            (0, place),
+            (-7, (len(told) - 1) * _LEADING / 2 - number * _LEADING),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="center_baseline",
+            color=stand_in("ink"),
+            fontsize=SMALL if len(told) == 1 else SMALL - 1,
+            annotation_clip=False,
+        )
 
 
 def text(axes: Axes, x: float, place: float, text: str, colour: str = "ink") -> None:
@@ -96,5 +102,14 @@ def text(axes: Axes, x: float, place: float, text: str, colour: str = "ink") -> 
 
 
 def room(texts: Sequence[str]) -> float:
-    """About the width of the longest."""
-    return 14 + CHARACTER * max((len(text) for text in texts), default=0)
+    """About the width of the longest line."""
+    return 14 + CHARACTER * max((len(line) for text in texts for line in text.splitlines()), default=0)
+
+
+def _wrapped(label: str) -> str:
+    """A long label in two lines of about the same length, broken at a comma."""
+    parts = label.split(", ")
+    if len(label) <= _LONG or len(parts) < 2:
+        return label
+    ways = [(", ".join(parts[:at]) + ",", ", ".join(parts[at:])) for at in range(1, len(parts))]
+    return "\n".join(min(ways, key=lambda lines: max(map(len, lines))))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from bench.lab.report.palette import stand_in
 from bench.lab.report.rowwise import CHARACTER, GROUP, LINE, Bar, field, labels, places, room
 from bench.lab.report.svg import SMALL, Plot, drawing, finished
-from bench.lab.report.text import MISSING, Tell
+from bench.lab.report.text import MISSING, Tell, number
 from bench.lab.rows import Spread
 
 _NAMES: Final = 8.0
@@ -96,7 +96,7 @@ def _decades(axes: Axes, low: float, high: float, places: Sequence[float]) -> No
     first = math.floor(math.log10(low))
     ticks = [step * 10.0**power for power in range(first, first + 9) for step in steps]
     shown = [tick for tick in ticks if low <= tick <= high]
-    axes.set_xticks(shown, [f"{tick:g}" for tick in shown], minor=False)
+    axes.set_xticks(shown, [number(tick) if tick >= 1 else f"{tick:g}" for tick in shown], minor=False)
     axes.set_xticks([], minor=True)
     axes.tick_params(axis="x", length=0, labelcolor=stand_in("soft"), pad=5, bottom=True, labelbottom=True)
     axes.vlines(shown, places[-1] - LINE / 2, places[0] + LINE / 2, color=stand_in("rule"), linewidth=0.6, zorder=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,25 @@ def test_a_slower_machine_is_no_dearer_build() -> None:
     assert comparison.slower == pytest.approx(1.25, rel=0.01)
     assert _calls(comparison) == ["equal"] * 16
     assert "% more CPU time for the same work" in compare.lines(comparison)[0]
+
+
+def test_a_machine_whose_speed_changes_from_run_to_run_is_corrected_run_by_run() -> None:
+    a, b = (_uneven(run_list, seed) for run_list, seed in ((_sitting(1), 1), (_sitting(2, dearer=1.1), 2)))
+    assert _calls(compare.compare_runs(a, b)).count("higher") >= 15
+    assert _calls(compare.compare_runs(a, _uneven(_sitting(3), 3))) == ["equal"] * 16
+
+
+def _uneven(runs: list[Run], seed: int) -> list[Run]:
+    """Each run on a machine that was up to twice as slow just then."""
+    source = random.Random(seed)
+    return [_slowed(run, source.uniform(1, 2)) for run in runs]
+
+
+def _slowed(run: Run, factor: float) -> Run:
+    assert run.peak is not None
+    spent = {role: us * factor for role, us in run.peak.cpu_us_per_rate.items()}
+    peak = msgspec.structs.replace(run.peak, cpu_us_per_rate=spent)
+    return msgspec.structs.replace(run, peak=peak, calibration_us=run.calibration_us * factor)
 
 
 def test_without_calibration_figures_are_compared_as_they_are_and_it_says_so() -> None:
