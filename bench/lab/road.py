@@ -15,7 +15,7 @@ from bench import accounts, freshness, machine, wrk
 from bench.bars import Options
 from bench.client import Address
 from bench.histogram import Histogram
-from bench.lab.calibration import calibrate
+from bench.lab.calibration import calibrating
 from bench.lab.document import Books, Busy, Holding, Peak, Tail, WarmUp, Workload
 from bench.lab.stage import Stage
 from bench.ledger import Ledger, Verdict
@@ -114,7 +114,8 @@ class Road:
             self._stage.freeze_consumers()
         try:
             meter = Meter(self._stage.roles)
-            peaks = await self._full_load(seconds)
+            async with calibrating(self.found.calibrations_us):
+                peaks = await self._full_load(seconds)
             busy = meter.busy()
             self.found.holding = await self._stage.holding()
         finally:
@@ -122,7 +123,6 @@ class Road:
                 self._stage.thaw_consumers()
         await self._stage.settle()
         used_s = meter.used_s()
-        self.found.calibrations_us.append(calibrate())
         rates = sum(peak.confirmed_rates for peak in peaks)
         self.found.peak = Peak(
             seconds=round(max(peak.duration_us for peak in peaks) / 1e6, 3),
@@ -168,7 +168,6 @@ class Road:
         busy = meter.busy()
         self._stage.book(ledger.sent_rates, ledger.confirmed_rates)
         await self._stage.settle()
-        self.found.calibrations_us.append(calibrate())
         self.found.tails.append(
             Tail(
                 offered=offered,
