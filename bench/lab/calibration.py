@@ -1,8 +1,8 @@
 """How fast this machine is just now: processor time that a fixed piece of work takes, beside the load.
 
-A host shares its processors out as it likes: with nothing else running in a virtual machine, and nothing told as stolen,
-the same work was seen to take 60 % more a minute later. So pieces of it are done all through a load, a few hundredths
-of one core, and what a rate cost is compared after it was divided by what they took.
+A host shares its processors out as it likes: with nothing else running in a virtual machine, and nothing told as
+stolen, the same work was seen to take 60 % more a minute later. So pieces of it are done all through a load, a few
+hundredths of one core, and what a rate cost is compared after it was divided by what they took.
 """
 
 from __future__ import annotations
