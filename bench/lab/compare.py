@@ -1,20 +1,17 @@
 """Two sittings, row by row: what became lower or higher beyond noise. A regression check for builds and settings.
 
-A machine that was slower in one sitting is not a worse build: each run tells how much CPU time a fixed piece of work
-took beside it, and CPU figures are told as on A's machine. B is corrected as a whole, or each run of both by its own,
-whichever lets the turns of a row agree better: on a quiet machine the former, where its speed changes from run to run
-the latter.
+A machine that was slower in one sitting is not a worse build: CPU figures of both are told as on A's machine, at its
+usual speed (`bench.lab.speed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Final
 
-from bench.lab import noise
+from bench.lab import noise, speed
 from bench.lab.axes import label, varying
 from bench.lab.document import Run, Setup, Workload
 from bench.lab.figures import COST, LATENCY, RPS, Figure
@@ -85,15 +82,18 @@ def compare(a: Path, b: Path, figures: Sequence[Figure] = DEFAULT) -> Comparison
 
 def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] = DEFAULT) -> Comparison:
     """The same of documents that were read."""
+    slower = _slower(a, b)
+    if slower:
+        slope, usual_us = speed.slope([*a, *b]), speed.usual_us(a)
+        a, b = speed.at_speed(a, usual_us, slope), speed.at_speed(b, usual_us, slope)
     rows_a, rows_b = ({row.key: row for row in rows(runs)} for runs in (a, b))
     every = [*rows_a.values(), *(row for key, row in rows_b.items() if key not in rows_a)]
     axes = varying(every)
     labels = {row.key: label(row, axes) for row in every}
     both = [key for key in rows_a if key in rows_b]
-    slower = _slower(a, b)
     pairs = {key: (rows_a[key], rows_b[key]) for key in both}
     comparison = Comparison(
-        [_compared(figure, _turns_of(figure, pairs, a, b), labels) for figure in figures],
+        [_compared(figure, _turns_of(figure, pairs), labels) for figure in figures],
         slower,
         only_a=[labels[key] for key in rows_a if key not in rows_b],
         only_b=[labels[key] for key in rows_b if key not in rows_a],
@@ -131,53 +131,21 @@ def _compared(figure: Figure, pairs: Mapping[Key, Turns], labels: Mapping[Key, s
     return Compared(figure, told, together)
 
 
-def _turns_of(
-    figure: Figure, pairs: Mapping[Key, tuple[Row, Row]], a: Sequence[Run], b: Sequence[Run]
-) -> dict[Key, Turns]:
-    """The turns of rows that have the figure in both, CPU time as on A's machine."""
-    plain = _scaled(figure, pairs, lambda run: 1.0, lambda run: 1.0)
-    slower = _slower(a, b)
-    if not (figure.cpu and slower):
-        return plain
-    whole = _scaled(figure, pairs, lambda run: 1.0, lambda run: 1 / slower)
-    measured = [run for rows in pairs.values() for row in rows for run in row.measured]
-    if any(run.calibration_us <= 0 for run in measured):
-        return whole
-    usual_us = _calibration_us(a)
-
-    def own(run: Run) -> float:
-        return usual_us / run.calibration_us
-
-    return min((whole, _scaled(figure, pairs, own, own)), key=_disagreement)
-
-
-def _scaled(
-    figure: Figure, pairs: Mapping[Key, tuple[Row, Row]], of_a: Callable[[Run], float], of_b: Callable[[Run], float]
-) -> dict[Key, Turns]:
-    turns = {key: (_turns(a, figure, of_a), _turns(b, figure, of_b)) for key, (a, b) in pairs.items()}
+def _turns_of(figure: Figure, pairs: Mapping[Key, tuple[Row, Row]]) -> dict[Key, Turns]:
+    """The turns of rows that have the figure in both."""
+    turns = {key: (_turns(a, figure), _turns(b, figure)) for key, (a, b) in pairs.items()}
     return {key: pair for key, pair in turns.items() if all(pair)}
 
 
-def _turns(row: Row, figure: Figure, scale: Callable[[Run], float]) -> list[float]:
+def _turns(row: Row, figure: Figure) -> list[float]:
     """Zero has no logarithm; no figure is zero but one that was not taken."""
-    return [value * scale(run) for run in row.measured if (value := figure.of(run))]
-
-
-def _disagreement(pairs: Mapping[Key, Turns]) -> float:
-    shared = noise.pool_pairs(list(pairs.values()))
-    return shared.variance if shared else 0.0
+    return [value for run in row.measured if (value := figure.of(run))]
 
 
 def _slower(a: Sequence[Run], b: Sequence[Run]) -> float | None:
     """None where it is not told in both."""
-    used_a, used_b = _calibration_us(a), _calibration_us(b)
+    used_a, used_b = speed.usual_us(a), speed.usual_us(b)
     return used_b / used_a if used_a and used_b else None
-
-
-def _calibration_us(runs: Sequence[Run]) -> float:
-    """The median; 0 where none has it."""
-    told = [run.calibration_us for run in runs if run.calibration_us > 0]
-    return median(told) if told else 0.0
 
 
 def _why(row: Row) -> str:

@@ -16,14 +16,13 @@ OWN: Final = "load"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`of` gives None where a run does not have it. `cpu` is time that a slower machine needs more of."""
+    """`of` gives None where a run does not have it."""
 
     name: str
     title: str
     unit: str
     better: Literal["lower", "higher"]
     of: Callable[[Run], float | None]
-    cpu: bool = False
 
 
 def told_share(workload: Workload) -> float | None:
@@ -82,7 +81,7 @@ def freshness(percentile: str) -> Callable[[Run], float | None]:
 
 
 PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
-COST: Final = Figure("cost", "CPU per rate", "µs", "lower", cost, cpu=True)
+COST: Final = Figure("cost", "CPU per rate", "µs", "lower", cost)
 RPS: Final = Figure("rps", "confirmed rates/s at the peak", "/s", "higher", _rates_per_s)
 LATENCY: Final = {
     name: Figure(name, f"{name} of a POST on a schedule", "ms", "lower", latency(name)) for name in PERCENTILES

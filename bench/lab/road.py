@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Final
 
 from bench import accounts, freshness, machine, wrk
@@ -60,7 +60,7 @@ class Found:
 
     @property
     def calibration_us(self) -> float:
-        return median(self.calibrations_us) if self.calibrations_us else 0.0
+        return fmean(self.calibrations_us) if self.calibrations_us else 0.0
 
 
 class Road:

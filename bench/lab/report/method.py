@@ -12,7 +12,8 @@ from bench.lab.rows import Row
 
 _PEAKS: Final = (
     "Peaks are closed loops: each connection sends when it was answered, and no latency is taken from them. CPU time "
-    "is that of the operating system's accounts, children included, until all rates of the load were counted."
+    "is that of the operating system's accounts, children included, until all rates of the load were counted; it is "
+    "told as at the machine's usual speed, by what a fixed piece of work took beside each load."
 )
 _SCHEDULES: Final = (
     "Latency and freshness come from an open loop, at {shares} of the peak of the same run unless a table says "

@@ -17,6 +17,7 @@ from bench.lab.report.text import plural
 from bench.lab.report.words import Answer
 from bench.lab.report.worth import worth
 from bench.lab.rows import Row, rows
+from bench.lab.speed import at_usual_speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Report:
 
 
 def report(runs: Sequence[Run]) -> Report:
-    """At least one run."""
+    """At least one run. Processor time is told at the usual speed of each sitting's machine."""
+    runs = at_usual_speed(runs)
     experiments = sorted({run.experiment for run in runs}, key=_place)
     held = [
         (experiment, series, rows([run for run in runs if (run.experiment, run.series) == (experiment, series)]))

@@ -1,0 +1,72 @@
+"""Processor time as on a machine of steady speed.
+
+A virtual machine's host makes it slower and faster while it runs, by more than most changes of a build do. Each run
+tells how long a fixed piece of work took beside its load (`calibration_us`). A service suffers more, or less, from a
+slower hour than that piece does: by how much is taken from the data, as the slope of one against the other, on
+logarithms, over the turns of each row in each sitting (an analysis of covariance with one slope for all rows). Few
+turns, or a steady machine, say little about a slope; it stays near 1 then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, median
+from typing import Final
+
+import msgspec
+
+from bench.lab.document import Run
+from bench.lab.figures import cost
+
+STEEPEST: Final = 2.0
+PRIOR: Final = 0.3
+"""What the data must outweigh to move the slope from 1: a sum of squares, as of thirty turns 10 % off. What the piece of
+work scatters by itself, about 1 %, would flatten the slope otherwise."""
+
+
+def usual_us(runs: Iterable[Run]) -> float:
+    """The median of what the fixed piece of work took; 0 where no run tells."""
+    told = [run.calibration_us for run in runs if run.calibration_us > 0]
+    return median(told) if told else 0.0
+
+
+def at_speed(runs: Sequence[Run], us: float, slope: float) -> list[Run]:
+    """`runs` with their processor time as if the fixed piece of work had always taken `us`; those that do not tell how
+    long it took as they are."""
+    return [_scaled(run, (us / run.calibration_us) ** slope) if us and run.calibration_us > 0 else run for run in runs]
+
+
+def at_usual_speed(runs: Sequence[Run]) -> list[Run]:
+    """`runs` of any sittings, each as on its machine at the usual speed of that sitting."""
+    steepness = slope(runs)
+    sittings = {run.sitting for run in runs}
+    told = {sitting: usual_us(run for run in runs if run.sitting == sitting) for sitting in sittings}
+    return [one for run in runs for one in at_speed([run], told[run.sitting], steepness)]
+
+
+def slope(runs: Iterable[Run]) -> float:
+    """How many per cent dearer a rate is where the fixed piece of work takes one per cent longer; 0 to STEEPEST."""
+    turns: dict[object, list[tuple[float, float]]] = defaultdict(list)
+    for run in runs:
+        spent_us = cost(run)
+        if run.outcome == "measured" and spent_us and run.calibration_us > 0:
+            turns[run.sitting, run.row].append((math.log(run.calibration_us), math.log(spent_us)))
+    together, along = PRIOR, PRIOR
+    for pairs in turns.values():
+        middle = fmean(x for x, _ in pairs)
+        height = fmean(y for _, y in pairs)
+        together += sum((x - middle) * (y - height) for x, y in pairs)
+        along += sum((x - middle) ** 2 for x, _ in pairs)
+    return min(max(together / along, 0.0), STEEPEST)
+
+
+def _scaled(run: Run, factor: float) -> Run:
+    peak = run.peak and msgspec.structs.replace(run.peak, cpu_us_per_rate=_times(run.peak.cpu_us_per_rate, factor))
+    tails = [msgspec.structs.replace(tail, cpu_us_per_rate=_times(tail.cpu_us_per_rate, factor)) for tail in run.tails]
+    return msgspec.structs.replace(run, peak=peak, tails=tails)
+
+
+def _times(spent_us: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {role: us * factor for role, us in spent_us.items()}
