@@ -41,7 +41,7 @@ def _scatter(runs: list[Run]) -> float:
 @pytest.mark.parametrize("steepness", [0.5, 1.0, 1.4])
 def test_the_slope_is_found_and_what_the_host_did_is_taken_out(steepness: float) -> None:
     runs = _runs(steepness, swing=0.15)
-    assert speed.slope(runs) == pytest.approx(steepness, abs=0.1)
+    assert speed.slope(runs) == pytest.approx(steepness, abs=0.15)
     assert _scatter(runs) > 0.05
     assert _scatter(speed.at_usual_speed(runs)) < 0.03
 
