@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from stack.ports import free_port
 from stack.programs import MissingProgram, find
 from stack.rabbit import rabbit
 from stack.supervisor import Stack
+
+SPACING: Final = "MIN_INTERVAL_S"
+SPACING_S: Final = "0.002"
 
 Broker = Literal["nats", "nats+core", "kafka", "rabbit", "redis"]
 
@@ -100,6 +104,13 @@ class Topology:
 
     def broker_part(self, directory: Path) -> Part | None:
         return None if self.server is None else self.server.make(directory, durability=self.durability)
+
+    @property
+    def api_settings(self) -> dict[str, str]:
+        """What its replicas are told. Several of them share this machine: without a least time between publishes each
+        sends many small batches, which cost broker and processes more than they gain."""
+        several = self.replicas > 1 and SPACING not in os.environ
+        return {**self.settings, **({SPACING: SPACING_S} if several else {}), **self.api_env}
 
     def process_settings(self, process: int) -> dict[str, str]:
         """What process `process`, counted from 0, is told: its share of the topics, each of which one process reads."""
@@ -199,7 +210,7 @@ async def _start_services(
                 store_url=redis.url,
                 name=f"api-{k + 1}",
                 port=topology.replica_port(k),
-                env={**topology.settings, **topology.api_env},
+                env=topology.api_settings,
             ),
             wait=False,
         )

@@ -35,3 +35,12 @@ def test_only_topics_are_shared_out():
 )
 def test_programs(topology: Topology, programs: list[str]):
     assert topology.programs == programs
+
+
+def test_replicas_that_share_a_machine_space_their_publishes_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MIN_INTERVAL_S", raising=False)
+    assert "MIN_INTERVAL_S" not in Topology().api_settings
+    assert Topology(replicas=2).api_settings["MIN_INTERVAL_S"] == "0.002"
+    assert Topology(replicas=2, api_env={"MIN_INTERVAL_S": "0"}).api_settings["MIN_INTERVAL_S"] == "0"
+    monkeypatch.setenv("MIN_INTERVAL_S", "0.001")
+    assert "MIN_INTERVAL_S" not in Topology(replicas=2).api_settings
