@@ -22,8 +22,8 @@ from bench.lab.figures import cost
 
 STEEPEST: Final = 2.0
 PRIOR: Final = 0.2
-"""What the data must outweigh to move the slope from 1: a sum of squares, as of twenty turns 10 % off. What the piece of
-work scatters by itself, about 1 %, would flatten the slope otherwise."""
+"""What the data must outweigh to move the slope from 1: a sum of squares, as of twenty turns 10 % off. What the piece
+of work scatters by itself, about 1 %, would flatten the slope otherwise."""
 
 
 def usual_us(runs: Iterable[Run]) -> float:
