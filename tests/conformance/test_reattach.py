@@ -12,7 +12,7 @@ from core.errors import BrokerUnavailable
 from tests.conformance.kinds import NATS, NATS_CORE, RABBIT, REDIS
 
 pytestmark = pytest.mark.parametrize(
-    "kind", [NATS, NATS_CORE, REDIS, RABBIT], ids=lambda kind: kind.name, scope="session"
+    "kind", [NATS, NATS_CORE, REDIS, RABBIT], ids=lambda kind: kind.name, scope="session", indirect=True
 )
 
 
