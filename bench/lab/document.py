@@ -21,6 +21,9 @@ from stack.topology import Broker
 VERSION = 1
 """Of the schema; a field that is added with a default is no new version."""
 
+MOST_FAILED = 0.001
+"""The share of a schedule's requests without a confirm beyond which its latencies are void."""
+
 Outcome = Literal["measured", "void", "failed", "skipped"]
 """`void`: the generator fell behind or the ledger says nothing; `failed`: a part died, or the ledger did not close;
 `skipped`: something that it needs is not installed."""
@@ -113,21 +116,37 @@ class Tail(msgspec.Struct, frozen=True):
     """As a share of the peak."""
     scheduled_per_s: float
     """Requests."""
+    confirmed: int
+    """Requests."""
     confirmed_per_s: float
     latency_ms: dict[str, float]
     """p50, p90, p99, p99.9 and max, from the intended sending to the confirm."""
     histogram: str
     """The same whole, in microseconds: an encoded HDR histogram."""
     fell_behind: bool
-    """Whether the generator did not keep its own schedule: the row is void."""
+    """Whether the generator itself was late: its own latencies say nothing."""
     unsent: int
+    """Requests that found no free connection until a second after the end: more was offered than the service takes."""
     failed: int
+    """Requests that left and were not confirmed."""
     generator_late_ms_p99: float
     cpu_us_per_rate: dict[str, float]
     freshness_ms: dict[str, float]
     """p50, p90, p99 and p99.9, from sending a POST until its rate is visible in Redis; empty if not looked for."""
     probes: int
     busy: Busy
+
+    @property
+    def void(self) -> str:
+        """Why its latencies say nothing; empty if they count. What was never answered has no latency: a few such
+        requests would make the slowest ones look fast."""
+        if self.fell_behind:
+            return "the generator itself was late"
+        if self.unsent:
+            return f"more was offered than it takes: {self.unsent:,} requests found no free connection"
+        if self.failed > MOST_FAILED * (self.failed + self.confirmed):
+            return f"{self.failed:,} requests were not confirmed"
+        return ""
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -171,8 +190,15 @@ class Run(msgspec.Struct, frozen=True):
     command: str
     commands: list[str]
     fanrate: str
+    quick: bool
+    """Whether it was warmed up only briefly, for orientation."""
+    commit: str
+    """Of the source, with `+` where that was changed; empty where it is not in a repository."""
     machine: Machine
     setup: Setup
+    service_settings: dict[str, str]
+    """Settings that the replicas were given beyond addresses and defaults: those of the setup, and what the set-up
+    itself entails."""
     workload: Workload
     outcome: Outcome
     reason: str = ""

@@ -37,7 +37,7 @@ def told_tail(run: Run) -> Tail | None:
 
 def tail_at(run: Run, share: float | None) -> Tail | None:
     """None too where the generator fell behind."""
-    return next((tail for tail in run.tails if tail.offered == share and not tail.fell_behind), None)
+    return next((tail for tail in run.tails if tail.offered == share and not tail.void), None)
 
 
 def cost(run: Run) -> float | None:

@@ -172,10 +172,11 @@ class Road:
             Tail(
                 offered=offered,
                 scheduled_per_s=round(per_s, 1),
+                confirmed=report.latency.count,
                 confirmed_per_s=round(report.latency.count / report.seconds, 1),
                 latency_ms=_milliseconds(report.latency),
                 histogram=report.latency.encode(),
-                fell_behind=report.fell_behind,
+                fell_behind=report.late,
                 unsent=report.unsent,
                 failed=report.failed,
                 generator_late_ms_p99=round(report.lateness.percentile_s(99) * 1000, 3),

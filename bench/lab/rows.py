@@ -86,7 +86,7 @@ class Row:
 
     def offered(self) -> list[float]:
         """The loads on a schedule that at least one turn kept up with, ascending."""
-        shares = {tail.offered for run in self.measured for tail in run.tails if not tail.fell_behind}
+        shares = {tail.offered for run in self.measured for tail in run.tails if not tail.void}
         return sorted(shares)
 
     def latency_ms(self, offered: float, percentile: str) -> Spread | None:

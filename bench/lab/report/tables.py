@@ -88,7 +88,7 @@ def troubles(rows: Sequence[Row]) -> Table | None:
 
 def _behind(row: Row) -> list[tuple[tuple[str, str], int]]:
     """Loads on a schedule that the generator did not keep: they give no latency."""
-    shares = [tail.offered for run in row.measured for tail in run.tails if tail.fell_behind]
+    shares = [tail.offered for run in row.measured for tail in run.tails if tail.void]
     reason = "the generator fell behind at {} of the peak"
     return [(("void load", reason.format(percent(share))), shares.count(share)) for share in sorted(set(shares))]
 
