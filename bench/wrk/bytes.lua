@@ -1,6 +1,6 @@
 -- Requests from a file, in its order, round and round:
 --
---   wrk -t1 -c64 -d10s -s bench/wrk/bytes.lua http://127.0.0.1:8080 -- FILE
+--   wrk -t1 -c64 -d10s -s bench/wrk/bytes.lua http://127.0.0.1:8080 -- FILE [FIRST]
 --
 -- Each request stands in the file as its length in bytes, a line feed, and itself as it goes over the wire;
 -- write_requests in bench/wrk.py makes such files.
@@ -21,6 +21,7 @@ function init(args)
     prepared[count] = file:read(length)
   end
   file:close()
+  at = tonumber(args[2] or 0) % count
 end
 
 function request()
