@@ -18,8 +18,8 @@ import structlog
 from bench import machine, runs, wrk
 from bench.bars import Options
 from bench.client import Address
-from bench.ledger import compare_totals
 from bench.lesson import page
+from bench.lesson.counting import all_counted, verdict
 from bench.lesson.plan import BROKERS, CONNECTIONS, Row, Stop, stops
 from bench.lesson.results import Results, Taken
 from bench.runs import OUT
@@ -125,19 +125,19 @@ async def _warm(stop: Stop, stage: Scene) -> None:
 
 async def _take(row: Row, stage: Scene, seconds: float) -> Taken:
     """wrk on the row's target, until all of it is counted."""
-    before = (await stage.reader.totals()).count
+    before = (await stage.reader.totals()).count - stage.counted_before
     url, apps = await _TARGETS[row.target](stage)
     clocks = psutil.cpu_times()
     output, peak = await _send(stage, url, seconds)
     stolen = _stolen(clocks, psutil.cpu_times())
     answered_at = time.monotonic()
-    await stage.settle()
+    after = await all_counted(stage.reader, stage.counted_before + before + peak.confirmed_rates)
     counted_s = time.monotonic() - answered_at
-    counted = (await stage.reader.totals()).count - before
+    after -= stage.counted_before
     for app in reversed(apps):
         await app.stop()
-    verdict = compare_totals(sent=peak.sent_rates, confirmed=peak.confirmed_rates, counted=counted)
-    return Taken(row, output, peak, verdict, counted_s, shlex.join(_command(url, seconds)), stolen)
+    found = verdict(sent=stage.sent, before=before, confirmed=peak.confirmed_rates, after=after)
+    return Taken(row, output, peak, found, counted_s, shlex.join(_command(url, seconds)), stolen)
 
 
 def _stolen(before: object, after: object) -> float:

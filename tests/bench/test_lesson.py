@@ -7,22 +7,27 @@ import json
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from bench import __main__ as command
 from bench.ledger import compare_totals
 from bench.lesson import words
+from bench.lesson.counting import all_counted, verdict
 from bench.lesson.page import TITLES, page
 from bench.lesson.plan import BROKERS, Row, stops
 from bench.lesson.results import Results, Taken
 from bench.lesson.run import _possible
+from bench.reading import Reader
 from bench.wrk import parse
 from stack import programs
 from stack.programs import MISSING_PROGRAM
+from tests.bench.conftest import Serve
 from tests.docs.pages import ROOT
 from tests.servers import needs
 
@@ -131,6 +136,32 @@ def _hide_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.setattr(programs, "SYSTEM_FOLDERS", "")
+
+
+def test_what_an_earlier_row_left_under_way_may_be_counted_in_this_one() -> None:
+    earlier = {"sent": 105 + 55, "before": 103, "confirmed": 50}
+    assert verdict(**earlier, after=153).clean
+    assert verdict(**earlier, after=160).clean, "two of the first row's and all that this one left under way"
+    assert verdict(**earlier, after=161).dup == 1
+    assert verdict(**earlier, after=152).loss == 1
+
+
+async def test_a_row_is_over_when_all_of_it_is_counted_and_nothing_is_under_way(serve: Serve) -> None:
+    """The total grows with each look, and then what is under way comes to its end."""
+    told = {"/rates": deque([3, 8, 12, 12, 13]), "/opened": deque([2, 0])}
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        value = told[request.path].popleft()
+        if request.path == "/opened":
+            return web.json_response({"opened": value, "abandoned": 0})
+        return web.json_response({"count": value, "sum": 0, "distribution": {}})
+
+    reader = Reader(await serve(handle))
+    try:
+        assert await all_counted(reader, 10) == 13
+    finally:
+        reader.close()
+    assert not any(told.values())
 
 
 async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
