@@ -91,7 +91,7 @@ async def _make(planned: Sequence[Stop], results: Results, out: Path) -> None:
             await _visit(stop, results, out, say)
         except (FanrateError, TimeoutError) as exc:
             told = str(exc) or repr(exc)
-            results.failed |= {row.title: told for row in stop.rows if row.key not in results.taken}
+            results.fail(stop, told)
             say(f"failed: {told}")
 
 
@@ -110,8 +110,9 @@ async def _visit(stop: Stop, results: Results, out: Path, say: Callable[[str], N
         for row in stop.rows:
             say(row.title)
             taken = await _take(row, stage, row.seconds(results.seconds))
-            results.taken[row.key] = taken
-            say(f"{row.title}: {taken.peak.per_s:,.1f} requests/s, {taken.verdict}")
+            results.take(taken)
+            found = f"failed: {taken.trouble}" if taken.trouble else f"{taken.peak.per_s:,.1f} requests/s, {taken.told}"
+            say(f"{row.title}: {found}")
             commands = [taken.command, *stage.commands]
             runs.write(f"lesson-{row.key}", asdict(stop.topology), _document(taken), commands=commands, folder=out)
 
@@ -126,7 +127,9 @@ async def _warm(stop: Stop, stage: Scene) -> None:
 async def _take(row: Row, stage: Scene, seconds: float) -> Taken:
     """wrk on the row's target, until all of it is counted."""
     before = (await stage.reader.totals()).count - stage.counted_before
+    starts = {member: member.starts for each in stage.members.values() for member in each}
     url, apps = await _TARGETS[row.target](stage)
+    starts |= dict.fromkeys(apps, 1)
     clocks = psutil.cpu_times()
     output, peak = await _send(stage, url, seconds)
     stolen = _stolen(clocks, psutil.cpu_times())
@@ -134,10 +137,11 @@ async def _take(row: Row, stage: Scene, seconds: float) -> Taken:
     after = await all_counted(stage.reader, stage.counted_before + before + peak.confirmed_rates)
     counted_s = time.monotonic() - answered_at
     after -= stage.counted_before
+    died = [member.name for member, began in starts.items() if member.starts > began or not member.running]
     for app in reversed(apps):
         await app.stop()
     found = verdict(sent=stage.sent, before=before, confirmed=peak.confirmed_rates, after=after)
-    return Taken(row, output, peak, found, counted_s, shlex.join(_command(url, seconds)), stolen)
+    return Taken(row, output, peak, found, counted_s, shlex.join(_command(url, seconds)), stolen, died)
 
 
 def _stolen(before: object, after: object) -> float:
@@ -201,6 +205,7 @@ def _document(taken: Taken) -> dict[str, object]:
     row, verdict = taken.row, taken.verdict
     return {
         "row": row,
+        "failed": taken.trouble,
         "output": taken.output,
         "peak": taken.peak,
         "requests_per_s": round(taken.peak.per_s, 2),

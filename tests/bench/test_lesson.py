@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,17 +17,20 @@ import pytest
 from aiohttp import web
 
 from bench import __main__ as command
+from bench.bars import Options
 from bench.ledger import compare_totals
 from bench.lesson import words
 from bench.lesson.counting import all_counted, verdict
 from bench.lesson.page import TITLES, page
 from bench.lesson.plan import BROKERS, Row, stops
 from bench.lesson.results import Results, Taken
-from bench.lesson.run import _possible
+from bench.lesson.run import _possible, _take
 from bench.reading import Reader
+from bench.scene import scene
 from bench.wrk import parse
 from stack import programs
 from stack.programs import MISSING_PROGRAM
+from stack.topology import Topology
 from tests.bench.conftest import Serve
 from tests.docs.pages import ROOT
 from tests.servers import needs
@@ -47,8 +51,8 @@ Transfer/sec:     544.98B
 ROWS = {row.key: row for stop in stops(BROKERS) for row in stop.rows}
 
 
-def _taken(row: Row, requests: int = 49, lost: int = 0) -> Taken:
-    peak = msgspec.structs.replace(parse(OUTPUT.encode()), requests=requests, connections=5)
+def _taken(row: Row, requests: int = 49, lost: int = 0, refused: int = 0) -> Taken:
+    peak = msgspec.structs.replace(parse(OUTPUT.encode()), requests=requests, not_200=refused, connections=5)
     verdict = compare_totals(sent=peak.sent_rates, confirmed=peak.confirmed_rates, counted=peak.confirmed_rates - lost)
     return Taken(row, OUTPUT, peak, verdict, 1.5, "wrk -t 5 -c 5")
 
@@ -113,6 +117,37 @@ def test_a_row_that_lost_a_rate_fails_the_run() -> None:
     assert "LOSS 1 DUP 0" in page(results, {})
 
 
+def test_requests_that_were_refused_are_told_and_many_fail_the_row() -> None:
+    results = _results([])
+    results.take(_taken(ROWS["nats-one"], 1000, refused=10))
+    assert results.fine
+    assert "| LOSS 0 DUP 0; 10 not answered 200 |" in page(results, {})
+    results.take(_taken(ROWS["kafka-one"], 1000, refused=11))
+    assert not results.fine
+    told = "failed: 11 of 1000 requests were not answered 200; LOSS 0 DUP 0"
+    assert f"| {ROWS['kafka-one'].title} | | {told} | | | |" in page(results, {})
+    assert "kafka-one" not in results.taken
+
+
+def test_a_row_in_which_a_server_died_has_failed_by_its_name() -> None:
+    results = _results([])
+    results.take(replace(_taken(ROWS["nats-one"]), died=["nats"]))
+    assert results.failed == {ROWS["nats-one"].title: "nats died meanwhile; LOSS 0 DUP 0"}
+    assert not results.fine
+
+
+def test_what_ends_a_stop_fails_what_is_missing_of_it_or_its_end() -> None:
+    stop = stops(["nats"])[0]
+    one, other = stop.rows
+    results = _results([one.key])
+    results.fail(stop, "it fell")
+    assert results.failed == {other.title: "it fell"}
+    results = _results([one.key, other.key])
+    results.fail(stop, "it fell")
+    assert results.failed == {f"{other.title}, at the end": "it fell"}
+    assert not results.fine
+
+
 def test_a_broker_without_its_server_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("redis-server", "nats-server"):
         (tmp_path / name).touch(0o755)
@@ -162,6 +197,20 @@ async def test_a_row_is_over_when_all_of_it_is_counted_and_nothing_is_under_way(
     finally:
         reader.close()
     assert not any(told.values())
+
+
+async def test_a_broker_that_is_killed_and_comes_back_is_noticed() -> None:
+    needs("redis-server", "nats-server", "wrk")
+    async with scene(Options(), Topology("nats")) as stage:
+        row = asyncio.create_task(_take(ROWS["nats-one"], stage, 1), name="row")
+        async with asyncio.timeout(30):
+            while not (await stage.reader.totals()).count:
+                await asyncio.sleep(0.01)
+            await stage.broker.crash()
+            taken = await row
+    assert taken.died == [stage.broker.name]
+    assert taken.verdict.clean
+    assert taken.trouble.startswith("nats died meanwhile; LOSS 0 DUP 0")
 
 
 async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
