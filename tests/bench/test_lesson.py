@@ -70,6 +70,18 @@ def test_all_of_the_lesson_is_planned_to_end_in_time() -> None:
     assert len(ROWS) == sum(len(stop.rows) for stop in planned)
 
 
+def test_its_servers_are_plain() -> None:
+    assert {stop.topology.api_settings["MIN_INTERVAL_S"] for stop in stops(BROKERS)} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [(0.04, "0.04 times as many"), (0.26, "0.3 times as many"), (1.1, "about as many"), (12, "12.0 times as many")],
+)
+def test_a_ratio_is_never_nothing(ratio: float, told: str) -> None:
+    assert words.times(ratio) == told
+
+
 def test_wrks_block_stands_there_as_wrk_printed_it_and_its_mean_is_read() -> None:
     taken = _taken(ROWS["kafka-linger"])
     assert taken.mean_s == 1.01
