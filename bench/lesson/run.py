@@ -7,9 +7,11 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import psutil
@@ -18,6 +20,7 @@ import structlog
 from bench import machine, runs, wrk
 from bench.bars import Options
 from bench.client import Address
+from bench.lab.sitting import CannotWrite
 from bench.lesson import page
 from bench.lesson.counting import all_counted, verdict
 from bench.lesson.plan import BROKERS, CONNECTIONS, Row, Stop, stops
@@ -38,13 +41,14 @@ _CLOCKS: Final = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", 
 
 async def run(brokers: Sequence[Broker] = BROKERS, *, seconds: float = 10, out: Path = OUT) -> bool:
     """Whether every row was measured and every ledger closed. What needs a server that is not installed is left out,
-    with the reason; raises MissingProgram before anything starts when nothing is left, or wrk is missing. What was
-    measured is written and printed, whatever ends this."""
+    with the reason; raises, before anything starts, CannotWrite, and MissingProgram when nothing is left or wrk is
+    missing. What was measured is printed and written, whatever ends this."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     wrk.command(Address("127.0.0.1", 1), "", connections=1, seconds=1)
     facts = machine.describe()
     results = Results(seconds)
     planned = _possible(stops(brokers), results)
+    _check_writable(out)
     try:
         await _make(planned, results, out)
     except asyncio.CancelledError:
@@ -55,11 +59,33 @@ async def run(brokers: Sequence[Broker] = BROKERS, *, seconds: float = 10, out: 
     return results.fine
 
 
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as exc:
+        raise CannotWrite(f"{out}: {exc.strerror}") from exc
+
+
 def _tell(results: Results, facts: Mapping[str, object], out: Path) -> None:
+    """Printed first: a disk that is full by now takes no page."""
     text = page.page(results, facts)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / PAGE).write_text(text, encoding="utf-8")
-    print(f"{text}\nwritten to {out / PAGE}", flush=True)
+    print(text, flush=True)
+    path = out / PAGE
+    with _noting(path.name, results):
+        path.write_text(text, encoding="utf-8")
+        print(f"written to {path}", flush=True)
+
+
+@contextmanager
+def _noting(name: str, results: Results) -> Iterator[None]:
+    """A file called `name` that cannot be written fails the run in one line, and ends nothing."""
+    try:
+        yield
+    except OSError as exc:
+        results.failed[name] = f"not written: {exc}"
+        print(f"{name}: {results.failed[name]}", file=sys.stderr, flush=True)
 
 
 def _possible(planned: Sequence[Stop], results: Results) -> list[Stop]:
@@ -89,7 +115,7 @@ async def _make(planned: Sequence[Stop], results: Results, out: Path) -> None:
         say = _progress(start, left_s)
         try:
             await _visit(stop, results, out, say)
-        except (FanrateError, TimeoutError) as exc:
+        except (FanrateError, OSError) as exc:
             told = str(exc) or repr(exc)
             results.fail(stop, told)
             say(f"failed: {told}")
@@ -114,7 +140,9 @@ async def _visit(stop: Stop, results: Results, out: Path, say: Callable[[str], N
             found = f"failed: {taken.trouble}" if taken.trouble else f"{taken.peak.per_s:,.1f} requests/s, {taken.told}"
             say(f"{row.title}: {found}")
             commands = [taken.command, *stage.commands]
-            runs.write(f"lesson-{row.key}", asdict(stop.topology), _document(taken), commands=commands, folder=out)
+            name = f"lesson-{row.key}"
+            with _noting(name, results):
+                runs.write(name, asdict(stop.topology), _document(taken), commands=commands, folder=out)
 
 
 async def _warm(stop: Stop, stage: Scene) -> None:

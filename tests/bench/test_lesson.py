@@ -24,7 +24,7 @@ from bench.lesson.counting import all_counted, verdict
 from bench.lesson.page import TITLES, page
 from bench.lesson.plan import BROKERS, Row, stops
 from bench.lesson.results import Results, Taken
-from bench.lesson.run import _possible, _take
+from bench.lesson.run import _make, _possible, _take, _tell
 from bench.reading import Reader
 from bench.scene import scene
 from bench.wrk import parse
@@ -177,6 +177,40 @@ def test_without_any_server_it_ends_before_it_starts(
     _hide_programs(tmp_path, monkeypatch)
     assert command.main(["lesson"]) == MISSING_PROGRAM
     assert "is not installed" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("redis-server", "wrk")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    assert command.main(["lesson", "--out", str(out)]) == command.FOUND
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"{out}: Not a directory\n")
+
+
+def test_a_page_that_cannot_be_written_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lesson.md").mkdir()
+    results = _results(["nats-one"])
+    _tell(results, {}, tmp_path)
+    told = capsys.readouterr()
+    assert "| NATS, one server | 3 713 |" in told.out
+    assert "written to" not in told.out
+    assert told.err.startswith("lesson.md: not written: ")
+    assert len(told.err.splitlines()) == 1
+    assert not results.fine
+
+
+async def test_a_row_whose_file_cannot_be_written_stands_and_fails_the_run(tmp_path: Path) -> None:
+    needs("redis-server", "wrk")
+    stop = next(stop for stop in stops(BROKERS) if stop.rows[0].key == "inline")
+    out = tmp_path / "out"
+    out.touch()
+    results = Results(1)
+    await _make([stop], results, out)
+    assert results.taken.keys() == {"inline"}
+    assert results.failed.keys() == {"lesson-inline"}
 
 
 def _hide_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
