@@ -12,7 +12,11 @@ rates_per_request = 1 -- as far as this script knows
 local prepared, count, at = {}, 0, 0
 
 function init(args)
-  local file = assert(io.open(args[1], "rb"))
+  local file, trouble = io.open(args[1] or "", "rb")
+  if not file then
+    io.stderr:write(args[1] and trouble or "usage: wrk ... -s bench/wrk/bytes.lua URL -- FILE", "\n")
+    os.exit(2)
+  end
   while true do
     local length = file:read("*n")
     if not length then break end
