@@ -107,7 +107,8 @@ def _add_measure(commands: argparse._SubParsersAction[Subcommand]) -> None:
         help="measure any running service: rates/s, percentiles, ledger",
         description="Send rates at full speed to find how many a second the service takes, for ten "
         "seconds at most; then send half as many on a schedule, and tell how long answers take from when each was due. "
-        "Every rate is accounted for: prints LOSS 0 DUP 0. Exits with 1 otherwise, or when the schedule was not kept. "
+        "Every rate is accounted for: prints LOSS 0 DUP 0. Exits with 1 otherwise, or when the schedule was not kept, "
+        "or requests were not confirmed. "
         "Ctrl-C ends it early; what was measured is told.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

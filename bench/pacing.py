@@ -233,9 +233,11 @@ class Engine:
         """What is under way when the run is cut short has no answer in time."""
         self._alarm.close()
         self._pulse.close()
+        now, longest_s = time.monotonic(), self.report.latency.percentile_s(100)
         for line in self._lines:
             if line.busy:
                 self._note(line, SILENT)
+                self.report.cut_short += now - line.due <= longest_s
             line.close()
         report, told = self.report, {code: sum(tally.values()) for code, tally in self._outcomes.items()}
         report.refused, report.broken, report.silent = (told.pop(code, 0) for code in (REFUSED, BROKEN, SILENT))

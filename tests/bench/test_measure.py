@@ -12,7 +12,7 @@ from aiohttp import web
 
 from bench.__main__ import main
 from bench.client import Address
-from bench.ledger import Ledger
+from bench.ledger import Ledger, compare_totals
 from bench.load import closed_loop
 from bench.measure import Measured, MeasureFailed, lines, measure
 from bench.reading import Reader
@@ -52,7 +52,9 @@ def test_latencies_are_told_where_the_schedule_was_kept() -> None:
     for duration_s in (0.002, 0.5):
         measured.paced.latency.record(duration_s)
         measured.paced.confirmed_at.append(1.0)
+    measured.paced.lateness.record(0.0015)
     told = lines(measured)
+    assert told[2].endswith(" of a core, and was itself late by 1.50 ms (p99), which latencies include")
     assert re.search(r" ms: p50 2\.0\d, p90 50\d\.\d+, p99 50\d\.\d+, p99\.9 50\d\.\d+, max 50\d\.\d+$", told[1])
     assert told[-1] == "nobody answers"
     assert not measured.fine
@@ -65,8 +67,29 @@ async def test_a_schedule_that_is_not_kept_is_void(url: str) -> None:
     assert measured.verdict.clean
     assert not measured.fine
     told = "\n".join(lines(measured))
-    assert re.search("latencies are void: .*fell behind.*; lower --rate", told)
+    assert re.search("latencies are void: .*; lower --rate", told)
     assert "p99.9" not in told
+
+
+@pytest.mark.parametrize(("every", "void"), [(50, "2 of 100 requests were not confirmed"), (10**6, "")])
+async def test_what_is_not_confirmed_makes_latencies_void(serve: Serve, every: int, void: str) -> None:
+    counted = 0
+
+    async def now_and_then(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal counted
+        if request.method == "POST":
+            counted += 1
+            return web.Response(status=400 if counted % every == 0 else 200)
+        return web.json_response({"count": 0, "sum": 0, "distribution": {}})
+
+    measured = Measured(f"http://{await serve(now_and_then)}", 4, ledger=Ledger())
+    await measure(measured, rate=200, seconds=0.5, patience_s=0.1)
+    told = lines(measured)
+    if not measured.paced.late:  # others may disturb the generator
+        assert measured.paced.void == void
+        assert told[1].startswith(f"latencies are void: {void}" if void else "from when each was due")
+    measured.verdict = compare_totals(sent=98, confirmed=98, counted=98)
+    assert measured.fine is not bool(measured.paced.void)
 
 
 async def test_a_service_that_loses_is_found(serve: Serve) -> None:
