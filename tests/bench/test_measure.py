@@ -169,6 +169,42 @@ def test_what_cannot_be_measured_is_one_line(
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://a..b:80",
+        f"http://{'a' * 70}.example:80",
+        "http://\N{LATIN SMALL LETTER A WITH DIAERESIS}.example:1",
+        "http://user:secret@127.0.0.1:80",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:70000",
+        "http://127.0.0.1/#there",
+        "http://a b:80",
+        "http://[v1.x]:80",
+    ],
+)
+def test_a_wrong_url_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", "--url", url]) == 2
+    written = capsys.readouterr().err
+    assert written.startswith(f"--url: {url!r}")
+    assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://localhost", "localhost:80"),
+        ("http://api_1.Example.org.:81/", "api_1.example.org.:81"),
+        ("http://10.0.0.1:82", "10.0.0.1:82"),
+        ("http://[::1]:83", "[::1]:83"),
+        ("http://[fe80::1%25eth0]:84", "[fe80::1%25eth0]:84"),
+    ],
+)
+def test_a_url_that_a_client_can_be_pointed_at(url: str, told: str) -> None:
+    assert str(Address.of(url)) == told
+
+
+@pytest.mark.parametrize(
     "arguments", [["--rate", "0"], ["--rate", "1000000"], ["--seconds", "x"], ["--connections", "0"]]
 )
 def test_wrong_usage(arguments: list[str]) -> None:
