@@ -23,6 +23,7 @@ from bench.lab.matrix import add_experiment, add_matrix
 from bench.lab.sitting import FolderTaken
 from bench.lesson import plan as lesson
 from bench.lesson import run as lesson_run
+from bench.machine import allow_files
 from bench.runs import OUT
 from bench.spine import run as spine_run
 from core.commands import Subcommand, add_version, number
@@ -37,6 +38,7 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") -> int:
     """Run one command; the exit code."""
+    allow_files()
     options = _parser(prog).parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -113,7 +115,7 @@ def _add_measure(commands: argparse._SubParsersAction[Subcommand]) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument("--url", default="http://127.0.0.1:8080", help="where the service listens")
-    command.add_argument("--connections", type=number(1, 10_000), default=measure.CONNECTIONS, help="how many, kept")
+    command.add_argument("--connections", type=_connections, default=measure.CONNECTIONS, help="how many, kept")
     command.add_argument("--rate", type=number(1, 100_000), metavar="R", help="rates/s of the schedule: no full speed")
     command.add_argument("--seconds", type=number(1, 3600), default=int(measure.SECONDS), help="length of the schedule")
     command.set_defaults(run=_measure)
@@ -265,6 +267,15 @@ def _add_lesson(commands: argparse._SubParsersAction[Subcommand]) -> None:
 
 def _lesson(options: argparse.Namespace) -> int:
     return FINE if uvloop.run(lesson_run.run(options.brokers, seconds=options.seconds, out=options.out)) else FOUND
+
+
+def _connections(text: str) -> int:
+    wanted, most = number(1, 10_000)(text), allow_files()
+    if wanted > most:
+        raise argparse.ArgumentTypeError(
+            f"{wanted} connections are more than the {most} that `ulimit -Hn` leaves room for"
+        )
+    return wanted
 
 
 def _kinds(text: str) -> list[str]:

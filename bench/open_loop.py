@@ -42,7 +42,7 @@ async def open_loop(
     spread evenly over `addresses`; wait for the answers.
 
     The ledger is written at the end, also when this is cancelled. `report`, if given, is the one to fill: its
-    `confirmed_at` grows meanwhile.
+    `confirmed_at` grows meanwhile. Raises OutOfFiles.
     """
     report = OpenLoopReport() if report is None else report
     statuses = frozenset(map(int, confirmed_statuses))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -180,7 +181,6 @@ def test_what_cannot_be_measured_is_one_line(
         "http://127.0.0.1:70000",
         "http://127.0.0.1/#there",
         "http://a b:80",
-        "http://[v1.x]:80",
     ],
 )
 def test_a_wrong_url_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +202,18 @@ def test_a_wrong_url_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -
 )
 def test_a_url_that_a_client_can_be_pointed_at(url: str, told: str) -> None:
     assert str(Address.of(url)) == told
+
+
+def test_more_connections_than_files_are_refused_by_name() -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -n 256; exec "$0" -m bench measure --connections 500', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "500 connections are more than the 192 that `ulimit -Hn` leaves room for" in done.stderr
 
 
 @pytest.mark.parametrize(

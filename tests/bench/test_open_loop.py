@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import resource
 import signal
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from bench.generator import requests as cheap_requests
 from bench.ledger import Ledger
 from bench.load import OpenLoopReport, rate_request, rates_request
 from bench.open_loop import full_speed, open_loop
+from bench.pacing import OutOfFiles
 from bench.schedule import Schedule
 from core.lifecycle import until
 from tests.bench.conftest import Serve
@@ -385,6 +387,16 @@ async def test_a_loop_that_runs_out_of_requests_says_so(server: Server) -> None:
             Schedule(100, 1),
             connections=1,
         )
+
+
+async def test_files_that_run_out_are_not_the_servers_refusal(server: Server) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+    try:
+        with pytest.raises(OutOfFiles, match="no 64 connections can be opened here: Too many open files"):
+            await full_speed([server.address], requests(server.address), Ledger(), seconds=0.1, connections=64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_full_speed_lasts_as_long_as_it_is_told(server: Server) -> None:
