@@ -11,6 +11,7 @@ import pytest
 
 from bench.peers import PEERS, NotBuilt
 from bench.peers import __main__ as command
+from bench.peers import fastapi
 from bench.peers.building import Recipe
 from stack.programs import MISSING_PROGRAM, MissingProgram
 
@@ -71,6 +72,32 @@ def test_every_peer_that_is_there_tells_its_versions() -> None:
             assert peer.versions() == {}
         else:
             assert set(peer.versions()) == set(peer.programs)
+
+
+@pytest.mark.parametrize(
+    ("python", "told"),
+    [
+        ("exit 1", "is not whole"),
+        ("echo 'No package metadata for fastapi' >&2; exit 1", "metadata for fastapi"),
+        ("", "Expecting|truncated"),
+    ],
+)
+def test_an_environment_that_is_half_made_is_not_there(
+    python: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastapi, "ENVIRONMENT", tmp_path)
+    peer = PEERS["fastapi-faststream"]
+    with pytest.raises(NotBuilt, match=f"there is no Python environment {tmp_path}; to get it: make peers"):
+        peer.check()
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "python"
+    program.write_text(f"#!/bin/sh\n{python}\n")
+    with pytest.raises(NotBuilt, match="Permission denied"):
+        peer.check()
+    program.chmod(0o755)
+    with pytest.raises(NotBuilt, match=told):
+        peer.check()
+    assert peer.versions() == {}
 
 
 def test_nothing_that_could_be_built(tmp_path: Path) -> None:
