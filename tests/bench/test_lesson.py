@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import __main__ as command
+from bench import commands as command
 from bench.ledger import compare_totals
 from bench.lesson import words
 from bench.lesson.page import TITLES, page

@@ -11,8 +11,8 @@ import sys
 import pytest
 from aiohttp import web
 
-from bench.__main__ import main
 from bench.client import Address
+from bench.commands import main
 from bench.ledger import Ledger, compare_totals
 from bench.load import closed_loop
 from bench.measure import Measured, MeasureFailed, lines, measure
