@@ -92,24 +92,24 @@ class Recipe:
             if shutil.which(tool) is None:
                 raise NotBuilt(f"{self.name} cannot be built without {tool}", source)
 
-    def build(self, say: Callable[[str], None]) -> None:
+    def build(self, say: Callable[[str], None], *, within_s: float = BUILD_S) -> None:
         """Build it; the folder appears whole or not at all. Raises NotBuilt, after the end of what was said."""
         self.check_tools()
         say(f"{self.name}: building into {self.folder}: {self.lasts}")
         try:
-            self._build(say)
+            self._build(say, within_s)
         except OSError as exc:
             reason = f"{self.name} cannot be built in {self.folder.parent} ({exc.strerror or exc})"
             raise NotBuilt(reason, "make room there and let it be written to, or set XDG_CACHE_HOME") from exc
 
-    def _build(self, say: Callable[[str], None]) -> None:
+    def _build(self, say: Callable[[str], None], within_s: float) -> None:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._sweep()
         place = TemporaryDirectory(prefix=f"{self.folder.name}.", dir=self.folder.parent, ignore_cleanup_errors=True)
         with place as work, _held(Path(work)):
             made, log = Path(work) / "made", Path(work) / "log"
             made.mkdir()
-            if self._run(self.command(made), log, say):
+            if self._run(self.command(made), log, say, within_s):
                 said = _tail(log, LAST_LINES)
                 self.log.write_text(said + "\n")
                 say(said)
@@ -125,7 +125,7 @@ class Recipe:
             with suppress(OSError), _held(left):
                 shutil.rmtree(left, ignore_errors=True)
 
-    def _run(self, command: Sequence[str], log: Path, say: Callable[[str], None]) -> int:
+    def _run(self, command: Sequence[str], log: Path, say: Callable[[str], None], within_s: float) -> int:
         """The exit code. All that it starts ends with it, and with us."""
         start = time.monotonic()
         with (
@@ -141,12 +141,12 @@ class Recipe:
             ) as building,
         ):
             try:
-                while (passed_s := time.monotonic() - start) < BUILD_S:
+                while (left_s := start + within_s - time.monotonic()) > 0:
                     try:
-                        return building.wait(PROGRESS_S)
+                        return building.wait(min(PROGRESS_S, left_s))
                     except subprocess.TimeoutExpired:
-                        say(f"{self.name}: {passed_s + PROGRESS_S:.0f} s, {_tail(log, 1)}")
-                raise NotBuilt(f"{self.name} was not built within {BUILD_S:g} s", "try again on a quieter machine")
+                        say(f"{self.name}: {time.monotonic() - start:.0f} s, {_tail(log, 1)}")
+                raise NotBuilt(f"{self.name} was not built within {within_s:g} s", "try again on a quieter machine")
             finally:
                 groups.send(building.pid, signal.SIGKILL)
 

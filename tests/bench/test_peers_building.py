@@ -72,6 +72,13 @@ def test_a_build_that_fails_tells_its_end_then_and_later(source: Path) -> None:
     assert list(example.folder.parent.iterdir()) == [example.folder]
 
 
+def test_a_build_that_takes_too_long(source: Path) -> None:
+    example = recipe(source, script="import time; time.sleep(300)")
+    with pytest.raises(NotBuilt, match=r"example was not built within 0\.2 s"):
+        example.build(lambda line: None, within_s=0.2)
+    assert list(example.folder.parent.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written_to_is_a_reason(source: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "fanrate").write_text("a file")
