@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from bench import __main__ as command
+from bench import commands as command
 from bench.bars import Options
 from bench.ledger import compare_totals
 from bench.lesson import words
