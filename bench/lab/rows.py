@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final, get_args
 
 from bench.lab import document
-from bench.lab.document import Outcome, Run, Setup, Workload
+from bench.lab.document import Outcome, Run, Setup, Tail, Workload
 from bench.lab.figures import Figure, tail_at
 from core.errors import FanrateError
 from core.settings import Dispatch
@@ -85,9 +85,16 @@ class Row:
         return _by_role([run.memory_peak_bytes for run in self.measured])
 
     def offered(self) -> list[float]:
-        """The loads on a schedule that at least one turn kept up with, ascending."""
+        """The loads on a schedule of which at least one turn counts, ascending."""
         shares = {tail.offered for run in self.measured for tail in run.tails if not tail.void}
         return sorted(shares)
+
+    def void_loads(self) -> dict[float, list[Tail]]:
+        """The loads on a schedule that say nothing in some turn, ascending, with what those turns had."""
+        found: dict[float, list[Tail]] = {}
+        for tail in sorted((tail for run in self.measured for tail in run.tails if tail.void), key=_offered):
+            found.setdefault(tail.offered, []).append(tail)
+        return found
 
     def latency_ms(self, offered: float, percentile: str) -> Spread | None:
         """Over the measured turns, at one offered load."""
@@ -123,6 +130,10 @@ def roles_in_order(names: Iterable[str]) -> list[str]:
     """Each once, in the order of a rate's way."""
     found = set(names)
     return [*(role for role in _ROLES if role in found), *sorted(found.difference(_ROLES))]
+
+
+def _offered(tail: Tail) -> float:
+    return tail.offered
 
 
 def _spread(values: Iterable[float | None]) -> Spread | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.lab.axes import drop, label
 from bench.lab.document import Run
 from bench.lab.report import method, words
 from bench.lab.report.peers import sentences
@@ -12,8 +13,8 @@ from bench.lab.report.plots import numbered, plots
 from bench.lab.report.ranking import contests
 from bench.lab.report.replicas import replicas
 from bench.lab.report.svg import Plot
-from bench.lab.report.tables import Table, tables, troubles
-from bench.lab.report.text import plural
+from bench.lab.report.tables import Table, heading, tables, troubles
+from bench.lab.report.text import listed, percent, plural
 from bench.lab.report.words import Answer
 from bench.lab.report.worth import worth
 from bench.lab.rows import Row, rows
@@ -75,7 +76,20 @@ def _section(name: str, experiment: str, series: str, found: Sequence[Row]) -> S
         said.append(f"Nothing was measured of {plural(len(found), 'row')}.")
     elif not any(row.offered() for row in found):
         said.append("Latency was not measured here.")
+    said += _overloaded(found)
     return Section(name, title[0].upper() + title[1:], said, plots(found, name), tables(found), troubles(found))
+
+
+def _overloaded(found: Sequence[Row]) -> list[str]:
+    """Where a line of latency over load ends, and why."""
+    axes = drop(heading(found), "offered")
+    told = []
+    for row in found:
+        if shares := [share for share, tails in row.void_loads().items() if any(tail.unsent for tail in tails)]:
+            told.append(f"{label(row, axes)} {listed([percent(share) for share in shares])}")
+    return [f"More was offered than it takes, so no latency is told, at so much of the peak: {listed(told)}."] * bool(
+        told
+    )
 
 
 def _to_choose_from(series: Sequence[Sequence[Row]]) -> Sequence[Row]:
