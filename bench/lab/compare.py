@@ -16,6 +16,7 @@ from bench.lab.axes import label, varying
 from bench.lab.document import Run, Setup, Workload
 from bench.lab.figures import COST, LATENCY, RPS, Figure
 from bench.lab.noise import Difference
+from bench.lab.report.text import plural
 from bench.lab.rows import NoDocuments, Row, read, rows
 
 DEFAULT: Final = (COST, RPS, LATENCY["p99"])
@@ -41,11 +42,13 @@ class Compared:
     figure: Figure
     pairs: list[Pair]
     together: Difference | None
+    missing: list[str]
+    """Rows that have it in A and not in B, as where all loads on a schedule were void, though they were measured."""
 
     @property
     def worse(self) -> bool:
         call = "higher" if self.figure.better == "lower" else "lower"
-        return any(pair.difference.call == call for pair in self.pairs)
+        return bool(self.missing) or any(pair.difference.call == call for pair in self.pairs)
 
     @property
     def known(self) -> bool:
@@ -56,7 +59,8 @@ class Compared:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """`slower` is how much more CPU time B's machine took for the same work, as a factor; None where it is not known.
-    `lost` are rows that were measured in A and only failed in B."""
+    `lost` are rows that were measured in A and not in B, or failed there in a turn and never in A; `open_books` are the
+    ledgers of B that did not close, whether A's did or not."""
 
     figures: list[Compared]
     slower: float | None
@@ -64,15 +68,24 @@ class Comparison:
     only_b: list[str] = field(default_factory=list)
     unmeasured: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    open_books: list[str] = field(default_factory=list)
 
     def worse(self, deciding: Sequence[Figure]) -> bool:
-        """Whether B is worse in one of these figures, or lost a row."""
-        return bool(self.lost) or any(each.worse for each in self.figures if each.figure in deciding)
+        """Whether B is worse in one of these figures, lost a row or rates."""
+        return self.broken or any(each.worse for each in self.figures if each.figure in deciding)
+
+    @property
+    def broken(self) -> bool:
+        """Whether B is worse whatever its figures are."""
+        return bool(self.lost or self.open_books)
 
 
 def compare(a: Path, b: Path, figures: Sequence[Figure] = DEFAULT) -> Comparison:
-    """Raises NoDocuments, also where nothing is in both or no noise is known; BadDocument and OSError."""
+    """Raises NoDocuments, also where nothing is in both or no noise is known, unless B lost something; BadDocument and
+    OSError."""
     compared = compare_runs(read([a]), read([b]), figures)
+    if compared.broken:
+        return compared
     if not any(each.pairs for each in compared.figures):
         raise NoDocuments(f"{a} and {b} have no measured row in common")
     if not any(each.known for each in compared.figures):
@@ -93,19 +106,41 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     both = [key for key in rows_a if key in rows_b]
     pairs = {key: (rows_a[key], rows_b[key]) for key in both}
     comparison = Comparison(
-        [_compared(figure, _turns_of(figure, pairs), labels) for figure in figures],
+        [_compared(figure, pairs, labels) for figure in figures],
         slower,
         only_a=[labels[key] for key in rows_a if key not in rows_b],
         only_b=[labels[key] for key in rows_b if key not in rows_a],
     )
-    for key in both:
-        for name, row in (("A", rows_a[key]), ("B", rows_b[key])):
-            if not row.measured:
-                comparison.unmeasured.append(f"{labels[key]}: not measured in {name}: {_why(row)}")
-        failed = any(outcome == "failed" for outcome, _ in rows_b[key].reasons)
-        if rows_a[key].measured and not rows_b[key].measured and failed:
-            comparison.lost.append(labels[key])
+    for key, pair in pairs.items():
+        for name, row in zip("AB", pair, strict=True):
+            if row.reasons:
+                comparison.unmeasured.append(f"{labels[key]}: {_how_many(row)} not measured in {name}: {_why(row)}")
+        if why := _lost(*pair):
+            comparison.lost.append(f"{labels[key]}: {why}")
+    for key, row in rows_b.items():
+        comparison.open_books.extend(f"{labels[key]}: {text}" for text in _open_books(row))
     return comparison
+
+
+def _lost(a: Row, b: Row) -> str:
+    """Why a row of B is worse than A's whatever its figures are; empty if it is not."""
+    if a.measured and not b.measured:
+        return f"measured in A, not in B: {_why(b)}"
+    if _failed(b) and not _failed(a):
+        return f"failed in {_failed(b)} of {plural(len(b.runs), 'turn')}, in none of A: {_why(b)}"
+    return ""
+
+
+def _failed(row: Row) -> int:
+    return sum(run.outcome == "failed" for run in row.runs)
+
+
+def _open_books(row: Row) -> list[str]:
+    return [
+        f"LOSS {run.ledger.loss:,} DUP {run.ledger.dup:,} in turn {run.turn} of {run.sitting}"
+        for run in row.runs
+        if run.ledger and not run.ledger.closed
+    ]
 
 
 def lines(comparison: Comparison) -> list[str]:
@@ -114,21 +149,27 @@ def lines(comparison: Comparison) -> list[str]:
     for compared in comparison.figures:
         told += ["", f"{compared.figure.title}, {_unit(compared.figure)}{compared.figure.better} is better"]
         told += _table(compared) if compared.pairs else ["no row has it in both"]
+        told += [f"LOST, it is told in A and not in B: {each}" for each in compared.missing]
     told += [""] if comparison.unmeasured or comparison.only_a or comparison.only_b else []
     told += comparison.unmeasured
     told += [f"only in A: {each}" for each in comparison.only_a]
     told += [f"only in B: {each}" for each in comparison.only_b]
+    told += [""] if comparison.broken else []
+    told += [f"LOST in B: {each}" for each in comparison.lost]
+    told += [f"OPEN LEDGER in B: {each}" for each in comparison.open_books]
     return told
 
 
-def _compared(figure: Figure, pairs: Mapping[Key, Turns], labels: Mapping[Key, str]) -> Compared:
+def _compared(figure: Figure, both: Mapping[Key, tuple[Row, Row]], labels: Mapping[Key, str]) -> Compared:
+    pairs = _turns_of(figure, both)
+    measured = [key for key, (a, b) in both.items() if _turns(a, figure) and b.measured]
     found, together = noise.differences(pairs)
     shared = noise.pool_pairs(list(pairs.values()))
     told = [
         Pair(labels[key], noise.typical(a, shared), noise.typical(b, shared), found[key])
         for key, (a, b) in pairs.items()
     ]
-    return Compared(figure, told, together)
+    return Compared(figure, told, together, [labels[key] for key in measured if key not in pairs])
 
 
 def _turns_of(figure: Figure, pairs: Mapping[Key, tuple[Row, Row]]) -> dict[Key, Turns]:
@@ -146,6 +187,10 @@ def _slower(a: Sequence[Run], b: Sequence[Run]) -> float | None:
     """None where it is not told in both."""
     used_a, used_b = speed.usual_us(a), speed.usual_us(b)
     return used_b / used_a if used_a and used_b else None
+
+
+def _how_many(row: Row) -> str:
+    return f"{len(row.runs) - len(row.measured)} of {plural(len(row.runs), 'turn')}"
 
 
 def _why(row: Row) -> str:

@@ -18,8 +18,8 @@ _PEAKS: Final = (
 _SCHEDULES: Final = (
     "Latency and freshness come from an open loop, at {shares} of the peak of the same run unless a table says "
     "otherwise: requests leave on a schedule whatever the answers do, and each counts from when it should have left. "
-    "None is told of a load in which the generator itself was late, more was offered than the service takes, or more than "
-    "one request in a thousand was not confirmed; what was not measured says which."
+    "None is told of a load in which the generator itself was late, more was offered than the service takes, or more "
+    "than one request in a thousand was not confirmed; what was not measured says which."
 )
 _NOISE: Final = (
     "Noise is taken from the spread of all rows' turns; a difference that two equal rows would show once in a hundred "

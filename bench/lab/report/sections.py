@@ -83,13 +83,13 @@ def _section(name: str, experiment: str, series: str, found: Sequence[Row]) -> S
 def _overloaded(found: Sequence[Row]) -> list[str]:
     """Where a line of latency over load ends, and why."""
     axes = drop(heading(found), "offered")
-    told = []
-    for row in found:
-        if shares := [share for share, tails in row.void_loads().items() if any(tail.unsent for tail in tails)]:
-            told.append(f"{label(row, axes)} {listed([percent(share) for share in shares])}")
-    return [f"More was offered than it takes, so no latency is told, at so much of the peak: {listed(told)}."] * bool(
-        told
-    )
+    told = [
+        f"{label(row, axes)} {listed([percent(share) for share in shares])}"
+        for row in found
+        if (shares := [share for share, tails in row.void_loads().items() if any(tail.unsent for tail in tails)])
+    ]
+    head = "More was offered than it takes, so no latency is told, at so much of the peak"
+    return [f"{head}: {listed(told)}."] if told else []
 
 
 def _to_choose_from(series: Sequence[Sequence[Row]]) -> Sequence[Row]:

@@ -193,7 +193,8 @@ def test_void_loads_are_told_with_their_reason_and_failures_below_the_bound_besi
         ["2", "at 80\N{NO-BREAK SPACE}% of the peak: 60,000 requests were not confirmed"],
         [
             "2",
-            "at 120\N{NO-BREAK SPACE}% of the peak: more was offered than it takes: 1,234 requests found no free connection",
+            "at 120\N{NO-BREAK SPACE}% of the peak: more was offered than it takes: 1,234 requests found no free "
+            "connection",
         ],
     ]
     assert any("More was offered than it takes" in text and "NATS JetStream 120" in text for text in section.words)
