@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from bench.lab import noise, speed
-from bench.lab.axes import label, varying
-from bench.lab.document import Run, Setup, Workload
+from bench.lab.axes import drop, label, varying
+from bench.lab.document import Run
 from bench.lab.figures import COST, LATENCY, RPS, Figure
 from bench.lab.noise import Difference
 from bench.lab.report.text import plural
-from bench.lab.rows import NoDocuments, Row, read, rows
+from bench.lab.rows import Asked, NoDocuments, Row, read, rows
 
 DEFAULT: Final = (COST, RPS, LATENCY["p99"])
-Key = tuple[str, Setup, Workload]
 Turns = tuple[list[float], list[float]]
 """Of one row: in A, in B."""
 
@@ -99,10 +98,10 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     if slower:
         slope, usual_us = speed.slope([*a, *b]), speed.usual_us(a)
         a, b = speed.at_speed(a, usual_us, slope), speed.at_speed(b, usual_us, slope)
-    rows_a, rows_b = ({row.key: row for row in rows(runs)} for runs in (a, b))
+    rows_a, rows_b = _by_what_was_asked("A", a), _by_what_was_asked("B", b)
     every = [*rows_a.values(), *(row for key, row in rows_b.items() if key not in rows_a)]
-    axes = varying(every)
-    labels = {row.key: label(row, axes) for row in every}
+    axes = drop(varying(every), "machine", "build")
+    labels = {row.asked: label(row, axes) for row in every}
     both = [key for key in rows_a if key in rows_b]
     pairs = {key: (rows_a[key], rows_b[key]) for key in both}
     comparison = Comparison(
@@ -120,6 +119,17 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     for key, row in rows_b.items():
         comparison.open_books.extend(f"{labels[key]}: {text}" for text in _open_books(row))
     return comparison
+
+
+def _by_what_was_asked(name: str, runs: Sequence[Run]) -> dict[Asked, Row]:
+    """Between A and B machine and build may differ, that is what is asked; within one of them they must not."""
+    found: dict[Asked, Row] = {}
+    for row in rows(runs):
+        other = found.setdefault(row.asked, row)
+        if axes := varying([other, row]):
+            told = f"{label(other, axes)} and {label(row, axes)}"
+            raise NoDocuments(f"{name} holds a row twice, of {told}: which of them is to be compared?")
+    return found
 
 
 def _lost(a: Row, b: Row) -> str:
@@ -160,7 +170,7 @@ def lines(comparison: Comparison) -> list[str]:
     return told
 
 
-def _compared(figure: Figure, both: Mapping[Key, tuple[Row, Row]], labels: Mapping[Key, str]) -> Compared:
+def _compared(figure: Figure, both: Mapping[Asked, tuple[Row, Row]], labels: Mapping[Asked, str]) -> Compared:
     pairs = _turns_of(figure, both)
     measured = [key for key, (a, b) in both.items() if _turns(a, figure) and b.measured]
     found, together = noise.differences(pairs)
@@ -172,7 +182,7 @@ def _compared(figure: Figure, both: Mapping[Key, tuple[Row, Row]], labels: Mappi
     return Compared(figure, told, together, [labels[key] for key in measured if key not in pairs])
 
 
-def _turns_of(figure: Figure, pairs: Mapping[Key, tuple[Row, Row]]) -> dict[Key, Turns]:
+def _turns_of(figure: Figure, pairs: Mapping[Asked, tuple[Row, Row]]) -> dict[Asked, Turns]:
     """The turns of rows that have the figure in both."""
     turns = {key: (_turns(a, figure), _turns(b, figure)) for key, (a, b) in pairs.items()}
     return {key: pair for key, pair in turns.items() if all(pair)}

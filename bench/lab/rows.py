@@ -1,4 +1,4 @@
-"""Rows: all turns of one setup under one workload, put together."""
+"""Rows: all turns of one setup under one workload, by one build on one machine, put together."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ _BROKERS: Final = get_args(Broker)
 _DISPATCHES: Final = get_args(Dispatch)
 _ROLES: Final = ("api", "balancer", "broker", "process", "redis", "load")
 """In the order of a rate's way; others follow."""
+
+
+Asked = tuple[str, Setup, Workload]
+Key = tuple[str, Setup, Workload, str, str]
 
 
 class NoDocuments(FanrateError):
@@ -52,10 +56,17 @@ class Row:
     series: str
     setup: Setup
     workload: Workload
+    machine: str
+    build: str
     runs: tuple[Run, ...]
 
     @property
-    def key(self) -> tuple[str, Setup, Workload]:
+    def key(self) -> Key:
+        return self.series, self.setup, self.workload, self.machine, self.build
+
+    @property
+    def asked(self) -> Asked:
+        """What it is a row of, whatever measured it."""
         return self.series, self.setup, self.workload
 
     @property
@@ -109,10 +120,21 @@ class Row:
 
 def rows(runs: Iterable[Run]) -> list[Row]:
     """Runs put together by row, ordered by what they are, not by when they ran."""
-    turns: dict[tuple[str, Setup, Workload], list[Run]] = {}
+    turns: dict[Key, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.at, run.sitting, run.order)):
-        turns.setdefault(run.row, []).append(run)
+        turns.setdefault((*run.row, machine_of(run), build_of(run)), []).append(run)
     return sorted((Row(*key, tuple(found)) for key, found in turns.items()), key=_place)
+
+
+def machine_of(run: Run) -> str:
+    """By what machines are told apart."""
+    cores = run.machine.cores
+    return f"{run.machine.processor}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def build_of(run: Run) -> str:
+    """By what builds are told apart."""
+    return f"{run.fanrate} {run.commit}".strip()
 
 
 def read(paths: Sequence[Path]) -> list[Run]:
@@ -168,4 +190,6 @@ def _place(row: Row) -> tuple[object, ...]:
         work.offered,
         work.arrivals,
         work.consumers,
+        row.machine,
+        row.build,
     )

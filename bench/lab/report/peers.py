@@ -8,17 +8,16 @@ from typing import Final
 
 from bench.lab import noise
 from bench.lab.axes import BROKER_NAMES, system_name
-from bench.lab.document import Setup, Workload
 from bench.lab.figures import RPS
 from bench.lab.noise import Noise
 from bench.lab.report.text import listed, times
-from bench.lab.rows import FANRATE, Row
+from bench.lab.rows import FANRATE, Key, Row
 
 _SETTING: Final = re.compile(r"-\d+x\d+$")
 """One program with several settings, of which its better one counts."""
 
 
-def against_fanrate(rows: Iterable[Row]) -> dict[tuple[str, Setup, Workload], float]:
+def against_fanrate(rows: Iterable[Row]) -> dict[Key, float]:
     """How many times as many rates/s Fanrate confirms as each other system, on the same broker under the same load."""
     measured = [row for row in rows if row.spread(RPS)]
     own = {_match(row): _rps(row) for row in measured if row.setup.system == FANRATE}
@@ -47,7 +46,8 @@ def family(system: str) -> str:
 
 def _match(row: Row) -> tuple[object, ...]:
     """Peers are set up in their own ways; what must be the same is what they stand on and what they are sent."""
-    return row.series, row.setup.broker, row.setup.durability, row.setup.replicas, row.workload
+    setup = row.setup
+    return row.series, setup.broker, setup.durability, setup.replicas, row.workload, row.machine, row.build
 
 
 def _rps(row: Row) -> float:

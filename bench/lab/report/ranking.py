@@ -44,7 +44,7 @@ def contests(rows: Iterable[Row]) -> list[Contest]:
         if row.setup.system == FANRATE and row.measured:
             setup, work = row.setup, row.workload
             rest = (row.series, setup.durability, setup.dispatch, setup.replicas, setup.processes, setup.balancer)
-            found.setdefault((*rest, setup.settings, work), []).append(row)
+            found.setdefault((*rest, setup.settings, work, row.machine, row.build), []).append(row)
     ordered = sorted(found.values(), key=lambda rows: (-len({row.setup.broker for row in rows}), _distance(rows[0])))
     return [Contest(rows) for rows in ordered]
 

@@ -41,7 +41,8 @@ def _grown(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
     for row in rows:
         if row.setup.system == FANRATE and row.measured and row.setup.dispatch == "group":
             setup = row.setup
-            found.setdefault((setup.broker, setup.durability, setup.settings, row.workload), []).append(row)
+            what = (setup.broker, setup.durability, setup.settings, row.workload, row.machine, row.build)
+            found.setdefault(what, []).append(row)
     pairs = []
     for several in found.values():
         ordered = sorted(several, key=lambda row: row.setup.replicas)

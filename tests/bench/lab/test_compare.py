@@ -14,6 +14,7 @@ from bench.lab import compare
 from bench.lab.compare import Comparison
 from bench.lab.document import Books, Run, Setup, Workload
 from bench.lab.figures import COST, LATENCY, RPS
+from bench.lab.rows import NoDocuments
 from tests.bench.lab.documents import Maker, brokers, plain, without_figures
 
 
@@ -137,6 +138,13 @@ def test_a_figure_that_is_gone_is_worse_where_it_decides() -> None:
     assert not comparison.worse([COST])
     assert comparison.worse([LATENCY["p99"]])
     assert sum(line.startswith("LOST, it is told in A and not in B: Kafka") for line in compare.lines(comparison)) == 4
+
+
+def test_builds_are_compared_between_a_and_b_and_never_mixed_in_one() -> None:
+    a, b = _sitting(1), [msgspec.structs.replace(run, commit="abcdef0") for run in _sitting(2)]
+    assert _calls(compare.compare_runs(a, b)) == ["equal"] * 16
+    with pytest.raises(NoDocuments, match=r"B holds a row twice, of build 0\.2\.0 and build 0\.2\.0 abcdef0"):
+        compare.compare_runs(a, [*a, *b])
 
 
 def _with_ledger(run: Run, loss: int) -> Run:

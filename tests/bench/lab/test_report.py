@@ -187,14 +187,14 @@ def test_void_loads_are_told_with_their_reason_and_failures_below_the_bound_besi
     shares = (0.25, 0.5, 0.8, 1.2)
     made = Maker(1).rows("x", "x", [(Setup(broker="nats"), Workload(offered=shares))], 2).made
     spoilt = {1.2: {"unsent": 1234}, 0.8: {"failed": 60_000}, 0.25: {"failed": 3}}
+    overload = "more was offered than it takes: 1,234 requests found no free connection"
     section = report([_with_tails(run, spoilt) for run in made]).sections[0]
     assert section.troubles is not None
     assert [row[-2:] for row in section.troubles.rows] == [
         ["2", "at 80\N{NO-BREAK SPACE}% of the peak: 60,000 requests were not confirmed"],
         [
             "2",
-            "at 120\N{NO-BREAK SPACE}% of the peak: more was offered than it takes: 1,234 requests found no free "
-            "connection",
+            f"at 120\N{NO-BREAK SPACE}% of the peak: {overload}",
         ],
     ]
     assert any("More was offered than it takes" in text and "NATS JetStream 120" in text for text in section.words)
