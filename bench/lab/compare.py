@@ -95,8 +95,9 @@ def compare(a: Path, b: Path, figures: Sequence[Figure] = DEFAULT) -> Comparison
 def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] = DEFAULT) -> Comparison:
     """The same of documents that were read."""
     slower = _slower(a, b)
-    if slower:
-        slope, usual_us = speed.slope([*a, *b]), speed.usual_us(a)
+    slope = speed.slope([*a, *b])
+    if slower and slope is not None:
+        usual_us = speed.usual_us(a)
         a, b = speed.at_speed(a, usual_us, slope), speed.at_speed(b, usual_us, slope)
     rows_a, rows_b = _by_what_was_asked("A", a), _by_what_was_asked("B", b)
     every = [*rows_a.values(), *(row for key, row in rows_b.items() if key not in rows_a)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.lab import speed
 from bench.lab.axes import drop, label
 from bench.lab.document import Run
 from bench.lab.report import method, words
@@ -18,7 +19,6 @@ from bench.lab.report.text import listed, percent, plural
 from bench.lab.report.words import Answer
 from bench.lab.report.worth import worth
 from bench.lab.rows import Row, rows
-from bench.lab.speed import at_usual_speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Report:
 
 def report(runs: Sequence[Run]) -> Report:
     """At least one run. Processor time is told at the usual speed of each sitting's machine."""
-    runs = at_usual_speed(runs)
+    factors = speed.factors(runs)
+    runs = speed.at_usual_speed(runs)
     experiments = sorted({run.experiment for run in runs}, key=_place)
     held = [
         (experiment, series, rows([run for run in runs if (run.experiment, run.series) == (experiment, series)]))
@@ -63,7 +64,7 @@ def report(runs: Sequence[Run]) -> Report:
         words.answers(chosen),
         worth(chosen),
         method.facts(runs),
-        method.method(runs, every),
+        method.method(runs, every, factors),
         method.totals(runs),
         [_section(name, *one) for name, one in zip(names, held, strict=True)],
     )
