@@ -100,12 +100,20 @@ def typical(turns: Sequence[float], noise: Noise | None) -> float:
     return math.exp(_centre(_logs(turns), noise))
 
 
-def difference(a: Sequence[float], b: Sequence[float], noise: Noise | None, *, least: float = 0.0) -> Difference:
-    """Two rows, each with at least one turn; less than `least` (a difference of logarithms) counts for nothing."""
+def difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    noise: Noise | None,
+    *,
+    least: float = 0.0,
+    false_calls: float = FALSE_CALLS,
+) -> Difference:
+    """Two rows, each with at least one turn; less than `least` (a difference of logarithms) counts for nothing. Of
+    pairs that are equal a share of `false_calls` is called different."""
     change = _centre(_logs(b), noise) - _centre(_logs(a), noise)
     if noise is None:
         return Difference(math.expm1(change), math.inf, "unknown")
-    threshold = max(least, _threshold((a, b), noise))
+    threshold = max(least, _threshold((a, b), noise, false_calls))
     return Difference(math.expm1(change), math.expm1(threshold), _call(change, threshold))
 
 
@@ -147,11 +155,11 @@ def _call(change: float, threshold: float) -> Call:
     return "higher" if change > 0 else "lower"
 
 
-def _threshold(rows: Sequence[Sequence[float]], noise: Noise) -> float:
+def _threshold(rows: Sequence[Sequence[float]], noise: Noise, false_calls: float) -> float:
     squares, freedom = _squares(rows)
     variance = (noise.freedom * noise.variance + squares) / (noise.freedom + freedom)
     spread = math.sqrt(_EFFICIENCY * variance * sum(1 / len(turns) for turns in rows))
-    return _quantile(noise.freedom + freedom, FALSE_CALLS) * spread
+    return _quantile(noise.freedom + freedom, false_calls) * spread
 
 
 def _squares(rows: Sequence[Sequence[float]]) -> tuple[float, int]:

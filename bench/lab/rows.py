@@ -107,6 +107,11 @@ class Row:
             found.setdefault(tail.offered, []).append(tail)
         return found
 
+    def scheduled_per_s(self, offered: float) -> float:
+        """Requests that one offered load was, the median over turns; 0 without any."""
+        found = [tail.scheduled_per_s for run in self.measured if (tail := tail_at(run, offered))]
+        return median(found or [0.0])
+
     def latency_ms(self, offered: float, percentile: str) -> Spread | None:
         """Over the measured turns, at one offered load."""
         tails = [tail_at(run, offered) for run in self.measured]

@@ -16,8 +16,8 @@ _PEAKS: Final = (
     "{corrected}."
 )
 _CORRECTED: Final = (
-    "told as at the machine's usual speed, by what a fixed piece of work took beside each load: multiplied by factors of "
-    "{low:.2f} to {high:.2f}"
+    "told as at the machine's usual speed, by what a fixed piece of work took beside each load: multiplied by factors "
+    "of {low:.2f} to {high:.2f}"
 )
 _AS_TAKEN: Final = "told as it was taken, whatever the machine's speed was in each turn"
 _SCHEDULES: Final = (

@@ -102,7 +102,8 @@ def _contested(found: Sequence[Row]) -> tuple[int, int, int]:
     held = contests(found)
     sizes = [len(contest.rows) for contest in held]
     latency = any(row.offered() for row in found)
-    return max(sizes, default=0), int(latency), sum(size > 1 for size in sizes)
+    brokers = max((contest.brokers for contest in held), default=0)
+    return brokers, int(latency), sum(size > 1 for size in sizes)
 
 
 def _series(runs: Sequence[Run], experiment: str) -> list[str]:

@@ -147,7 +147,7 @@ def _latencies(rows: Sequence[Row], heads: Sequence[Axis]) -> Table | None:
     for row in rows:
         for share in row.offered():
             at = {name: row.latency_ms(share, name) for name in PERCENTILES}
-            cells = [percent(share), _scheduled(row, share), *(middle(each) for each in at.values())]
+            cells = [percent(share), rounded(row.scheduled_per_s(share)), *(middle(each) for each in at.values())]
             cells.append(within(at["p99"]))
             cells += [middle(row.freshness_ms(share, name)) for name in ("p50", "p99")] if fresh else []
             cells += [number(_failed(row, share))] if failing else []
@@ -166,12 +166,6 @@ def _latencies(rows: Sequence[Row], heads: Sequence[Axis]) -> Table | None:
 def _failed(row: Row, share: float) -> int:
     """Requests without a confirm, few enough for the latencies of the others to count."""
     return sum(tail.failed for run in row.measured for tail in run.tails if tail.offered == share and not tail.void)
-
-
-def _scheduled(row: Row, share: float) -> str:
-    """How many requests a second that was, the median over turns."""
-    found = [tail.scheduled_per_s for run in row.measured for tail in run.tails if tail.offered == share]
-    return rounded(median(found))
 
 
 def _roles(
