@@ -247,11 +247,70 @@ def test_every_ranking_agrees_with_its_medians() -> None:
 
 def test_replicas_are_told_as_a_factor_or_as_no_difference() -> None:
     told = replicas(rows(brokers(Maker(1), names=["nats"]).made))
-    assert any("a rate costs" in line and "NATS JetStream 1.3" in line for line in told)
+    assert any("a rate costs" in line and "against one without a balancer) 1.3" in line for line in told)
     flat = Maker(1, cpu_us=lambda setup, work: {"api": 50.0})
     assert all("the same, within noise" in line for line in replicas(rows(brokers(flat, names=["nats"]).made)))
     assert replicas(rows(_priced({"nats": 50}))) == []
     assert replicas(rows(brokers(Maker(1), turns=1).made)) == []
+
+
+def _of_replicas(*setups: Setup, work: Workload | None = None) -> list[str]:
+    """Of set-ups whose rates cost as many tens as they have replicas, twice that behind a balancer or on topics, and
+    half with two processes."""
+
+    def cost(setup: Setup, work: Workload) -> dict[str, float]:
+        dear = 2 if setup.balancer != "none" or setup.dispatch == "topics" else 0.5 if setup.processes > 1 else 1
+        return {"api": 10.0 * setup.replicas * dear}
+
+    made = Maker(1, noise=0.002, cpu_us=cost).rows("x", "x", [(setup, work or Workload()) for setup in setups])
+    return [line for line in replicas(rows(made.made)) if "costs" in line]
+
+
+def test_replicas_are_compared_with_the_same_set_up_alone() -> None:
+    assert _of_replicas(Setup(broker="nats"), Setup(broker="nats", replicas=3, processes=2)) == []
+    (line,) = _of_replicas(
+        Setup(broker="nats"), Setup(broker="nats", replicas=3), Setup(broker="nats", replicas=3, dispatch="topics")
+    )
+    assert "NATS JetStream 3.0" in line
+    (line,) = _of_replicas(*(Setup(broker="nats", replicas=n, balancer="nginx-tuned") for n in (1, 3)))
+    assert "NATS JetStream 3.0" in line
+
+
+def test_a_replica_without_a_balancer_is_the_yardstick_where_it_is_the_only_one_and_that_is_said() -> None:
+    (line,) = _of_replicas(Setup(broker="nats"), Setup(broker="nats", replicas=3, balancer="nginx-tuned"))
+    assert "NATS JetStream (nginx-tuned against one without a balancer) 6.0" in line
+
+
+def test_several_sentences_of_one_broker_name_what_they_differ_in() -> None:
+    (line,) = _of_replicas(
+        *(Setup(broker="nats", replicas=n, settings=settings) for n in (1, 3) for settings in ("", "A=1"))
+    )
+    assert "NATS JetStream (default settings) 3" in line
+    assert "NATS JetStream (A=1) 3" in line
+
+
+def test_peers_are_held_against_the_row_that_is_set_up_the_same_or_the_only_one() -> None:
+    fanrate = [Setup(broker="nats", settings=each, dispatch="topics") for each in ("", "A=1")]
+    go = Setup(broker="nats", system="go")
+    assert peers.against_fanrate(_peers([go, *fanrate])) == {}
+    assert len(peers.against_fanrate(_peers([go, fanrate[1]]))) == 1
+    found = _peers([go, *fanrate, Setup(broker="nats")])
+    assert len(peers.against_fanrate(found)) == 1
+    other = Setup(broker="nats", system="go", balancer="nginx-tuned")
+    told = " ".join(peers.sentences(_peers([go, other, Setup(broker="nats")])))
+    assert "NATS JetStream (balancer none) 2" in told
+    assert "and NATS JetStream (balancer nginx-tuned) " in told
+
+
+def test_peers_of_one_turn_each_say_that_nothing_is_known_about_noise() -> None:
+    setups = [Setup(broker="nats", system=system) for system in ("fanrate", "go")]
+    assert "nothing is known about noise" in " ".join(peers.sentences(_peers(setups, turns=1)))
+    assert "nothing is known about noise" not in " ".join(peers.sentences(_peers(setups)))
+
+
+def _peers(setups: Sequence[Setup], turns: int = 3) -> list[Row]:
+    maker = Maker(1, cpu_us=_by_system)
+    return rows(maker.rows("peers", "peers", [(setup, Workload()) for setup in setups], turns).made)
 
 
 def test_peers_are_told_by_ratio_and_by_their_better_setting() -> None:
