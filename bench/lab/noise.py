@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist, fmean, median, stdev, variance
 from typing import Final, Literal, TypeVar
 
@@ -38,6 +39,13 @@ _PULL: Final = 1.345
 _EFFICIENCY: Final = 1.06
 """The variance of the estimate against that of a plain mean; 0.95 of its efficiency remain by that pull."""
 _ROUNDS: Final = 30
+_ENDLESS: Final = math.log(1e6)
+"""No larger noise is told."""
+_MANY: Final = 4
+"""From so many rows on how much they differ in noise can be told."""
+_EXPANDED: Final = 20.0
+"""Degrees of freedom from which on an expansion is exact enough, to a thousandth."""
+_STEPS: Final = 4000
 _SURE: Final = 1000.0
 """Degrees of freedom beyond which more make no difference."""
 
@@ -53,6 +61,9 @@ class Noise:
 
     variance: float
     freedom: float
+    whole: bool = False
+    """Whether it stands for each row as it is: of so few rows that how much they differ in noise is not known, a row's
+    own turns are in it already and must not count twice."""
 
     @property
     def share(self) -> float:
@@ -114,7 +125,7 @@ def difference(
     if noise is None:
         return Difference(math.expm1(change), math.inf, "unknown")
     threshold = max(least, _threshold((a, b), noise, false_calls))
-    return Difference(math.expm1(change), math.expm1(threshold), _call(change, threshold))
+    return Difference(math.expm1(change), math.expm1(min(threshold, _ENDLESS)), _call(change, threshold))
 
 
 def differences(
@@ -156,7 +167,7 @@ def _call(change: float, threshold: float) -> Call:
 
 
 def _threshold(rows: Sequence[Sequence[float]], noise: Noise, false_calls: float) -> float:
-    squares, freedom = _squares(rows)
+    squares, freedom = (0.0, 0) if noise.whole else _squares(rows)
     variance = (noise.freedom * noise.variance + squares) / (noise.freedom + freedom)
     spread = math.sqrt(_EFFICIENCY * variance * sum(1 / len(turns) for turns in rows))
     return _quantile(noise.freedom + freedom, false_calls) * spread
@@ -194,8 +205,8 @@ def _pooled(spreads: Sequence[tuple[float, int]]) -> Noise | None:
     mean = sum(each * freedom for each, freedom in spreads) / sum(freedom for _, freedom in spreads)
     if mean == 0:
         return Noise(0.0, _SURE)
-    if len(spreads) < 4:
-        return Noise(mean, float(sum(freedom for _, freedom in spreads)))
+    if len(spreads) < _MANY:
+        return Noise(mean, float(sum(freedom for _, freedom in spreads)), whole=True)
     logs = [
         math.log(max(each, mean / 1000)) - _digamma(freedom / 2) + math.log(freedom / 2) for each, freedom in spreads
     ]
@@ -206,11 +217,29 @@ def _pooled(spreads: Sequence[tuple[float, int]]) -> Noise | None:
     return Noise(math.exp(fmean(logs) + _digamma(half) - math.log(half)), min(_SURE, 2 * half))
 
 
+@lru_cache(maxsize=1024)
 def _quantile(freedom: float, beyond: float) -> float:
-    """Of Student's t, of which `beyond` lies beyond on both sides, by the expansion around the normal (Abramowitz and
-    Stegun, 26.7.5): at 0.01 within 2 % from four degrees of freedom on, too small below."""
-    z = NormalDist().inv_cdf(1 - beyond / 2)
+    """Of Student's t, of which `beyond` lies beyond on both sides."""
     d = max(1.0, freedom)
+    return _expanded(d, beyond) if d >= _EXPANDED else _integrated(d, beyond)
+
+
+def _integrated(d: float, beyond: float) -> float:
+    """With t as sqrt(d) times the tangent of an angle the density is the cosine to the power d - 1: summed inwards from
+    the far end until half of `beyond` is passed."""
+    step = math.pi / 2 / _STEPS
+    heights = [math.sin((place + 0.5) * step) ** (d - 1) for place in range(_STEPS)]
+    left = beyond * sum(heights)
+    for place, height in enumerate(heights):
+        if height >= left:
+            return math.sqrt(d) / math.tan((place + left / height) * step)
+        left -= height
+    return 0.0
+
+
+def _expanded(d: float, beyond: float) -> float:
+    """By the expansion around the normal (Abramowitz and Stegun, 26.7.5)."""
+    z = NormalDist().inv_cdf(1 - beyond / 2)
     return (
         z
         + (z**3 + z) / (4 * d)

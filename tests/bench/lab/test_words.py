@@ -272,6 +272,7 @@ def test_replicas_are_compared_with_the_same_set_up_alone() -> None:
         Setup(broker="nats"), Setup(broker="nats", replicas=3), Setup(broker="nats", replicas=3, dispatch="topics")
     )
     assert "NATS JetStream 3.0" in line
+    assert _of_replicas(*(Setup(broker="nats", replicas=n, dispatch="topics") for n in (1, 3))) == []
     (line,) = _of_replicas(*(Setup(broker="nats", replicas=n, balancer="nginx-tuned") for n in (1, 3)))
     assert "NATS JetStream 3.0" in line
 
