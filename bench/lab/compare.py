@@ -16,8 +16,9 @@ from bench.lab.axes import drop, label, varying
 from bench.lab.document import Run
 from bench.lab.figures import COST, LATENCY, RPS, Figure
 from bench.lab.noise import Difference
-from bench.lab.report.text import plural
-from bench.lab.rows import Asked, NoDocuments, Row, read, rows
+from bench.lab.report import method
+from bench.lab.report.text import listed, plural
+from bench.lab.rows import Asked, NoDocuments, Row, machine_of, read, rows
 
 DEFAULT: Final = (COST, RPS, LATENCY["p99"])
 Turns = tuple[list[float], list[float]]
@@ -63,6 +64,8 @@ class Comparison:
 
     figures: list[Compared]
     slower: float | None
+    doubts: list[str]
+    """What casts doubt on the figures of either, and on holding one against the other."""
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
     unmeasured: list[str] = field(default_factory=list)
@@ -108,6 +111,7 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     comparison = Comparison(
         [_compared(figure, pairs, labels) for figure in figures],
         slower,
+        _doubts(a, b),
         only_a=[labels[key] for key in rows_a if key not in rows_b],
         only_b=[labels[key] for key in rows_b if key not in rows_a],
     )
@@ -120,6 +124,16 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     for key, row in rows_b.items():
         comparison.open_books.extend(f"{labels[key]}: {text}" for text in _open_books(row))
     return comparison
+
+
+def _doubts(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
+    told = [f"{name}: {warning}" for name, runs in (("A", a), ("B", b)) for warning in method.warnings(runs)]
+    machines = [listed(sorted({machine_of(run) for run in runs})) for runs in (a, b)]
+    if machines[0] != machines[1]:
+        told.append(
+            f"A and B come from different machines, so no change is the build's alone: {' against '.join(machines)}."
+        )
+    return told
 
 
 def _by_what_was_asked(name: str, runs: Sequence[Run]) -> dict[Asked, Row]:
@@ -156,7 +170,8 @@ def _open_books(row: Row) -> list[str]:
 
 def lines(comparison: Comparison) -> list[str]:
     """For a terminal."""
-    told = [_machine(comparison.slower)]
+    told = [f"WARNING: {each}" for each in comparison.doubts]
+    told.append(_machine(comparison.slower))
     for compared in comparison.figures:
         told += ["", f"{compared.figure.title}, {_unit(compared.figure)}{compared.figure.better} is better"]
         told += _table(compared) if compared.pairs else ["no row has it in both"]

@@ -15,7 +15,7 @@ from bench.lab.compare import Comparison
 from bench.lab.document import Books, Run, Setup, Workload
 from bench.lab.figures import COST, LATENCY, RPS
 from bench.lab.rows import NoDocuments
-from tests.bench.lab.documents import Maker, brokers, plain, without_figures
+from tests.bench.lab.documents import LOUD, Maker, brokers, plain, without_figures
 
 
 def _sitting(seed: int, **more: float) -> list[Run]:
@@ -145,6 +145,19 @@ def test_builds_are_compared_between_a_and_b_and_never_mixed_in_one() -> None:
     assert _calls(compare.compare_runs(a, b)) == ["equal"] * 16
     with pytest.raises(NoDocuments, match=r"B holds a row twice, of build 0\.2\.0 and build 0\.2\.0 abcdef0"):
         compare.compare_runs(a, [*a, *b])
+
+
+def test_a_busy_machine_and_different_ones_are_told_first() -> None:
+    assert not any("WARNING" in line for line in compare.lines(compare.compare_runs(_sitting(1), _sitting(2))))
+    loud = brokers(Maker(2, busy=LOUD)).made
+    first, second, *_ = compare.lines(compare.compare_runs(loud, _sitting(1)))
+    assert first.startswith("WARNING: A: The machine was busy")
+    assert "WARNING" not in second
+    larger = [msgspec.structs.replace(run, machine=msgspec.structs.replace(run.machine, cores=64)) for run in loud]
+    told = compare.lines(compare.compare_runs(_sitting(1), larger))
+    assert told[0].startswith("WARNING: B: The machine was busy")
+    assert "different machines" in told[1]
+    assert "64 cores" in told[1]
 
 
 def _with_ledger(run: Run, loss: int) -> Run:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.lab import noise
+from bench.lab import noise, student
 from bench.lab.noise import Difference, Noise
 
 ROWS = 16
@@ -169,7 +169,7 @@ def test_whatever_was_measured_has_a_noise_or_none(rows: list[Turns]) -> None:
     [(1, 63.66), (2, 9.925), (3, 5.841), (4, 4.604), (6, 3.707), (10, 3.169), (30, 2.750), (1000, 2.581)],
 )
 def test_the_quantiles_are_those_of_student(freedom: float, expected: float) -> None:
-    assert noise._quantile(freedom, 0.01) == pytest.approx(expected, rel=0.002)
+    assert student.quantile(freedom, 0.01) == pytest.approx(expected, rel=0.002)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
@@ -190,6 +190,6 @@ def _alone(pairs: dict[int, tuple[Turns, Turns]]) -> list[Difference]:
 
 
 def test_what_shrinkage_is_reckoned_with() -> None:
-    assert noise._trigamma(1) == pytest.approx(math.pi**2 / 6)
-    assert noise._digamma(1) == pytest.approx(-0.5772156649)
-    assert noise._trigamma_inverse(noise._trigamma(3.7)) == pytest.approx(3.7)
+    assert student.trigamma(1) == pytest.approx(math.pi**2 / 6)
+    assert student.digamma(1) == pytest.approx(-0.5772156649)
+    assert student.trigamma_inverse(student.trigamma(3.7)) == pytest.approx(3.7)
