@@ -9,7 +9,7 @@ distance (Huber's). Of three turns a median would throw away a third of what the
 *A row's noise* is its own variance, moved towards that of all rows as much as rows are alike (Smyth 2004, Linear models
 and empirical Bayes methods, as in limma): where all are about equally noisy a row counts as one of them, where rows
 differ a noisier one keeps more of its own. Student's t for the degrees of freedom that come of it gives the
-threshold that an equal pair passes once in a hundred. Of fewer than four rows it cannot be told how alike they are;
+threshold that an equal pair passes once in a hundred. Of fewer than six rows it cannot be told how alike they are;
 all their turns make one variance then.
 
 *Two sittings* differ as a whole if the build changed, so what all rows did together is looked at as well: when the
@@ -43,8 +43,9 @@ _EFFICIENCY: Final = 1.06
 _ROUNDS: Final = 30
 _ENDLESS: Final = math.log(1e6)
 """No larger noise is told."""
-_MANY: Final = 4
-"""From so many rows on how much they differ in noise can be told."""
+_MANY: Final = 6
+"""From so many rows on how much they differ in noise can be told. Of four rows with two turns each it would be told so
+badly that two equal rows in a hundred are called different."""
 _SURE: Final = 1000.0
 """Degrees of freedom beyond which more make no difference."""
 

@@ -19,7 +19,7 @@ from bench.lab.rows import FANRATE, Row
 
 def replicas(rows: Sequence[Row]) -> list[str]:
     """What further replicas on the same machine do, of the set-ups that were measured with one and with several."""
-    told: dict[tuple[str, int, int], list[str]] = {}
+    told: dict[tuple[str, str, str], list[str]] = {}
     pairs = _grown(rows)
     for text, figure in _REPLICAS.items():
         shared = shared_noise(rows, figure)
@@ -28,30 +28,34 @@ def replicas(rows: Sequence[Row]) -> list[str]:
             if a and b:
                 difference = noise.difference(a, b, shared)
                 said = "the same, within noise" if difference.call == "equal" else times(1 + difference.change)
-                key = (text, many.setup.replicas, few.setup.replicas)
+                key = (text, *_sides(few, many))
                 if difference.call != "unknown":
-                    told.setdefault(key, []).append(f"{_name(few, many, pairs)} {said}")
+                    told.setdefault(key, []).append(f"{_name(many, pairs)} {said}")
     return [text.format(many=many, few=few, told=listed(said)) for (text, many, few), said in told.items()]
 
 
 _REPLICAS: Final = {
-    "With {many} replicas a rate costs so many times the CPU time that it costs with {few}: {told}.": COST,
-    "With {many} replicas so many times the rates/s of {few} are confirmed: {told}.": RPS,
+    "With {many} a rate costs so many times the CPU time that it costs with {few}: {told}.": COST,
+    "With {many} so many times the rates/s of {few} are confirmed: {told}.": RPS,
 }
 _YARDSTICK: Final = "none"
 """The balancer of a single replica that stands for any."""
 
 
-def _name(few: Row, many: Row, pairs: Sequence[tuple[Row, Row]]) -> str:
+def _sides(few: Row, many: Row) -> tuple[str, str]:
+    """How many replicas each has, and behind what where that differs."""
+    told = f"{many.setup.replicas} replicas"
+    if few.setup.balancer == many.setup.balancer:
+        return told, str(few.setup.replicas)
+    return f"{told} behind {many.setup.balancer}", f"{few.setup.replicas} without a balancer"
+
+
+def _name(many: Row, pairs: Sequence[tuple[Row, Row]]) -> str:
     """The broker, and what tells its pairs apart."""
     broker = many.setup.broker
     own = [row for _, row in pairs if row.setup.broker == broker]
-    axes = drop(varying(own), "replicas", "offered", "seconds")
-    told = [label(many, axes)] if axes else []
-    if few.setup.balancer != many.setup.balancer:
-        told = [label(many, drop(axes, "balancer"))] if drop(axes, "balancer") else []
-        told.append(f"{many.setup.balancer} against one without a balancer")
-    return BROKER_NAMES[broker] + (f" ({', '.join(told)})" if told else "")
+    axes = drop(varying(own), "replicas")
+    return BROKER_NAMES[broker] + (f" ({label(many, axes)})" if axes else "")
 
 
 def _grown(rows: Iterable[Row]) -> list[tuple[Row, Row]]:

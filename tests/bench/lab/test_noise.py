@@ -122,7 +122,14 @@ def test_one_turn_each_says_nothing_about_noise() -> None:
 
 
 def test_a_row_that_is_noisier_than_the_others_needs_a_larger_difference() -> None:
-    rows = [[50.0, 50.5, 51.0], [20.0, 20.1, 20.3], [70.0, 70.9, 70.2], [9.0, 9.1, 9.05], [40.0, 55.0, 70.0]]
+    rows = [
+        [50.0, 50.5, 51.0],
+        [20.0, 20.1, 20.3],
+        [70.0, 70.9, 70.2],
+        [9.0, 9.1, 9.05],
+        [5.0, 5.03, 4.97],
+        [40.0, 55.0, 70.0],
+    ]
     shared = noise.pool(rows)
     assert noise.difference(rows[-1], rows[-1], shared).noise > 3 * noise.difference(rows[0], rows[0], shared).noise
 
@@ -177,7 +184,7 @@ def test_the_quantiles_are_those_of_student(freedom: float, expected: float) -> 
 def test_of_few_rows_too_equal_ones_are_seldom_called_different(rows: int, count: int) -> None:
     source = random.Random(rows)
     called = []
-    for _ in range(4000 // rows):
+    for _ in range(2000 // rows):
         made = [[_turns(source, count, 0.03, 0.0) for _ in range(2)] for _ in range(rows)]
         pairs = {row: (a, b) for row, (a, b) in enumerate(made)}
         called += _alone(pairs)

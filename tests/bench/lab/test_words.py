@@ -247,7 +247,7 @@ def test_every_ranking_agrees_with_its_medians() -> None:
 
 def test_replicas_are_told_as_a_factor_or_as_no_difference() -> None:
     told = replicas(rows(brokers(Maker(1), names=["nats"]).made))
-    assert any("a rate costs" in line and "against one without a balancer) 1.3" in line for line in told)
+    assert any("a rate costs" in line and "NATS JetStream 1.3" in line for line in told)
     flat = Maker(1, cpu_us=lambda setup, work: {"api": 50.0})
     assert all("the same, within noise" in line for line in replicas(rows(brokers(flat, names=["nats"]).made)))
     assert replicas(rows(_priced({"nats": 50}))) == []
@@ -279,7 +279,8 @@ def test_replicas_are_compared_with_the_same_set_up_alone() -> None:
 
 def test_a_replica_without_a_balancer_is_the_yardstick_where_it_is_the_only_one_and_that_is_said() -> None:
     (line,) = _of_replicas(Setup(broker="nats"), Setup(broker="nats", replicas=3, balancer="nginx-tuned"))
-    assert "NATS JetStream (nginx-tuned against one without a balancer) 6.0" in line
+    assert line.startswith("With 3 replicas behind nginx-tuned a rate costs")
+    assert "with 1 without a balancer: NATS JetStream 6.0" in line
 
 
 def test_several_sentences_of_one_broker_name_what_they_differ_in() -> None:
