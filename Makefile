@@ -40,7 +40,8 @@ up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+co
 services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats|nats+core|kafka|rabbit|redis|all]
 	@$(BIN)/python -m stack services --broker $(BROKER)
 
-peers: .venv/bench.stamp .venv/peers.stamp ## build the other programs that the lab compares with; what no toolchain is there for is left out: [ARGS="--only go"]
+peers: .venv/bench.stamp ## build the other programs that the lab compares with; what no toolchain is there for is left out: [ARGS="--only go"]
+	-@$(MAKE) --no-print-directory .venv/peers.stamp
 	@$(BIN)/python -m bench.peers $(ARGS)
 
 test: .venv/dev.stamp ## all tests, with a smoke of every trouble; missing servers are skipped: [ARGS=...]
@@ -68,13 +69,15 @@ bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the
 bench: .venv/lab.stamp ## which broker, how many replicas, which dispatch: a report in bench/out/report.html, about 40 minutes: [QUICK=1: ten  RESUME=1: go on ARGS=...]
 	@$(BIN)/python -m bench experiment brokers $(LAB)
 
-bench-peers: .venv/lab.stamp peers ## the same work done by FastAPI + FastStream, aiohttp, Go and mq-bridge: [QUICK=1 RESUME=1 ARGS=...]
+bench-peers: .venv/lab.stamp ## the same work done by FastAPI + FastStream, aiohttp, Go and mq-bridge: [QUICK=1 RESUME=1 ARGS=...]
+	-@$(MAKE) --no-print-directory peers ARGS=
 	@$(BIN)/python -m bench experiment peers $(LAB)
 
 bench-scale: .venv/lab.stamp ## how cost grows with replicas, connections, subjects, rates per request and offered load: [QUICK=1 RESUME=1 ARGS=...]
 	@$(BIN)/python -m bench experiment scale $(LAB)
 
-bench-full: .venv/lab.stamp peers ## all experiments into one report; says how long: [QUICK=1 RESUME=1 ARGS=...]
+bench-full: .venv/lab.stamp ## all experiments into one report; says how long: [QUICK=1 RESUME=1 ARGS=...]
+	-@$(MAKE) --no-print-directory peers ARGS=
 	@$(BIN)/python -m bench experiment brokers peers scale $(LAB)
 
 bench-lesson: .venv/bench.stamp ## wrk -c5 -t5 on one server, three, topics, a handler per message: the lesson this grew from, explained: [ARGS=...]
@@ -121,7 +124,7 @@ clean: ## remove what make made
 .venv/peers.stamp: requirements/peers.txt | .venv/python.stamp
 	@echo "installing what requirements/peers.txt pins into .venv/peers"
 	@$(PYTHON) -m venv --clear .venv/peers
-	@.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< || { rm -rf .venv/peers; exit 1; }
 	@touch $@
 
 .venv/python.stamp:

@@ -7,6 +7,7 @@ It exists because load must be cheap and every outcome exact: it tells a request
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import cast
@@ -43,17 +44,34 @@ class Address:
     @classmethod
     def of(cls, url: str) -> Address:
         """The address in `http://HOST[:PORT]`; raises WrongAddress."""
-        parts = urlsplit(url)
         try:
-            port = parts.port or 80
+            parts = urlsplit(url)
+            port = 80 if parts.port is None else parts.port
         except ValueError as exc:
             raise WrongAddress(f"{url!r}: {exc}") from exc
-        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        beyond = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc
+        if parts.scheme != "http" or not parts.hostname or not port or beyond:
             raise WrongAddress(f"{url!r} is not of the form http://HOST:PORT")
+        if not _is_host(parts.hostname):
+            raise WrongAddress(f"{url!r}: {parts.hostname!r} is no name of a host")
         return cls(parts.hostname, port)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+
+
+def _is_host(host: str) -> bool:
+    """Whether it can be looked up at all: an IPv6 address, or labels of ASCII (RFC 1035), underscores too."""
+    if ":" not in host:
+        return bool(_NAME.fullmatch(host))
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,15 +43,17 @@ class Run:
 
     def send(self, rate: Rate, attempt: Callable[[], int], *, tries: int = 1) -> None:
         """Book `rate`, which each call of `attempt` sends and answers with a status, 0 for none. More than one try is
-        for a rate with a key."""
+        for a rate with a key. One that is refused at once was not taken in; one refused later may have been before."""
         self._ledger.send([rate])
-        for _ in range(tries):
+        for number in range(tries):
             status = attempt()
             if status == HTTPStatus.OK:
                 self._ledger.confirm([rate])
                 return
             if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                break
+                if number == 0:
+                    self._ledger.withdraw([rate])
+                return
 
     def end(self) -> tuple[bool, list[str]]:
         """Wait until all that was confirmed is counted; whether exactly that was, and what there is to say."""

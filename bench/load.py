@@ -24,8 +24,14 @@ from core.rates import Rate
 
 LATE_S = 0.02
 """How late the open loop itself may be, at the 99th percentile, before a run is void."""
+LITTLE_LATE_S = 0.002
+LATE_SHARE = 0.25
+"""Beyond LITTLE_LATE_S it may be no more than this share of the latency's own 99th percentile, of which it is a part.
+Of 400 loads of the lab on two shared cores one in a hundred was later."""
 SATURATED_SHARE = 0.02
 """The share of a run in which requests may pile up while its thread has no pause, before it is void."""
+MOST_FAILED = 0.001
+"""The share of requests that may end without a confirm, and so without a latency, before latencies are void."""
 _PAUSE_S = 0.05
 _NEVER_LEFT = 0
 _UNKNOWN = 1
@@ -107,9 +113,11 @@ class OpenLoopReport(Report):
     unsent: int = 0
     """Those of them that never left, for no connection was free until soon after the end."""
     latency: Histogram = field(default_factory=Histogram)
-    """From when it was due until it was confirmed, of each request that was."""
+    """From when it was due until it was confirmed, of each request that was; `lateness` is a part of it."""
     lateness: Histogram = field(default_factory=Histogram)
     """From when a request was due until the generator took it in hand, of each: its own doing."""
+    cut_short: int = 0
+    """Of `silent`: those that were under way when the run was broken off, and had waited no longer than others did."""
     saturated_s: float = 0.0
     """How long requests piled up while the generator's thread had no pause."""
     scheduled_s: float = 0.0
@@ -124,12 +132,31 @@ class OpenLoopReport(Report):
     @property
     def late(self) -> bool:
         """Whether the generator was in the way: its latencies are void."""
-        return self.lateness.percentile_s(99) > LATE_S or self.saturated_s > SATURATED_SHARE * self.scheduled_s
+        own_s = self.lateness.percentile_s(99)
+        shows = own_s > max(LITTLE_LATE_S, LATE_SHARE * self.latency.percentile_s(99))
+        return own_s > LATE_S or shows or self.saturated_s > SATURATED_SHARE * self.scheduled_s
 
     @property
     def fell_behind(self) -> bool:
         """Whether the schedule was not kept, by the generator's doing or the server's: latencies are void."""
         return self.unsent > 0 or self.late
+
+    @property
+    def void(self) -> str:
+        """Why latencies say nothing; empty if they count. What was not confirmed has none: a service that answers a
+        part of the requests, and leaves out the rest, would look fast."""
+        why = []
+        if self.late:
+            why.append(
+                f"the generator itself fell behind, {self.lateness.percentile_s(99) * 1000:.1f} ms late (p99), "
+                f"{self.saturated_s:.1f} s without a pause"
+            )
+        if self.unsent:
+            why.append(f"{self.unsent} of {self.scheduled} requests found no free connection in time")
+        failed = self.failed - self.cut_short
+        if failed > MOST_FAILED * (failed + self.confirmed):
+            why.append(f"{failed} of {failed + self.confirmed} requests were not confirmed")
+        return "; ".join(why)
 
     @property
     def cpu_share(self) -> float:

@@ -5,16 +5,18 @@ reads. What they sent, and what was answered 200, is held against what the servi
 LOSS 0 DUP 0, or locust ends with 1. Other traffic on the same subjects disturbs that, as it does a replay.
 
 SHAPE=steps adds users until the 99th percentile of a POST is beyond P99_MS. It is a closed loop, if a patient one: it
-finds out where a service gives in; latencies to compare come from `bench.load`.
+finds out where a service gives in; latencies to compare come from `bench.open_loop`.
 
 locust makes the standard library cooperative (gevent) in its own process; nothing imports this file but locust.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -41,13 +43,13 @@ WRONG_USAGE: Final = 2
 
 
 def setting(name: str, default: float) -> float:
-    """A number from the environment; ends locust with 2 where it is none."""
+    """A number above 0 from the environment; ends locust with 2 where it is none."""
     text = os.environ.get(name) or str(default)
-    try:
-        return float(text)
-    except ValueError:
-        print(f"{name}={text}: takes a number", file=sys.stderr)
-        raise SystemExit(WRONG_USAGE) from None
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    print(f"{name}={text}: takes a number above 0", file=sys.stderr)
+    raise SystemExit(WRONG_USAGE)
 
 
 PATIENCE_S: Final = setting("PATIENCE_S", 20)
@@ -71,11 +73,15 @@ class Desk:
         self.posts_s: list[float] = []
         """With SHAPE=steps: of each POST since the last look, how long it took."""
         self.failed = 0
+        self.under_way: dict[object, float] = {}
+        """When each request that is not answered yet was sent."""
         self.lines: list[str] = []
 
     def look(self, seconds: float) -> Look:
         """What came in the last `seconds`; what comes from now on belongs to the next."""
-        found = Look(percentile(self.posts_s, 99), len(self.posts_s) / seconds, self.failed)
+        now = time.monotonic()
+        waiting_s = now - min(self.under_way.values(), default=now)
+        found = Look(percentile(self.posts_s, 99), len(self.posts_s) / seconds, self.failed, waiting_s)
         self.posts_s, self.failed = [], 0
         return found
 
@@ -126,7 +132,12 @@ class Rater(FastHttpUser):
         path = f"/rate?rate={number}&subject={self.subject}"
 
         def attempt() -> int:
-            return int(self.client.post(path, name=name, headers=headers).status_code)
+            request = object()
+            desk.under_way[request] = time.monotonic()
+            try:
+                return int(self.client.post(path, name=name, headers=headers).status_code)
+            finally:
+                del desk.under_way[request]
 
         self.run_.send(rate, attempt, tries=tries)
 

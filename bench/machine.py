@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -25,8 +26,23 @@ _LIBRARIES = ("aio-pika", "aiohttp", "aiokafka", "hiredis", "msgspec", "nats-py"
 _PROGRAMS = {"redis-server": "--version", "nats-server": "--version", "nginx": "-v", "wrk": "--version"}
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
+FILES = 16_384
+"""As many open files as any load here takes; usual limits are 1 024 and, of what a program may ask for, far more."""
+_OWN_FILES = 64
+"""Of them, what is no connection."""
+
 BUSY_SHARE = 0.05
 """How much of the processors' time others may take before figures are in doubt."""
+
+
+def allow_files() -> int:
+    """Let this program and its children open FILES files, or as many as they may; how many connections that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= allowed:
+        return FILES - _OWN_FILES if soft == resource.RLIM_INFINITY else soft - _OWN_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed - _OWN_FILES
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Measured:
     def fine(self) -> bool:
         """Whether the ledger is closed and the latencies are good."""
         closed = self.verdict is not None and self.verdict.clean
-        return closed and self.paced.confirmed > 0 and not self.paced.fell_behind
+        return closed and self.paced.confirmed > 0 and not self.paced.void
 
 
 async def measure(measured: Measured, *, rate: float | None, seconds: float, patience_s: float = PATIENCE_S) -> None:
@@ -133,7 +133,11 @@ def lines(measured: Measured) -> list[str]:
     if paced.scheduled:
         told.append(f"on a schedule of {measured.per_s:,.0f}/s: {paced.confirmed_per_s:,.0f}/s; {paced.outcomes}")
         told.append(_latencies(measured))
-        told.append(f"the generator took {paced.cpu_share:.0%} of a core")
+        late_ms = paced.lateness.percentile_s(99) * 1000
+        told.append(
+            f"the generator took {paced.cpu_share:.0%} of a core, and was itself late by {late_ms:.2f} ms (p99), which "
+            "latencies include"
+        )
     verdict = measured.verdict
     if verdict is None:
         told.append(f"{measured.ledger.confirmed_rates} rates confirmed, not held against what was counted")
@@ -144,16 +148,13 @@ def lines(measured: Measured) -> list[str]:
 
 def _latencies(measured: Measured) -> str:
     paced = measured.paced
-    if paced.late:
-        late_ms = paced.lateness.percentile_s(99) * 1000
-        return (
-            f"latencies are void: the generator itself fell behind, {late_ms:.0f} ms late (p99), "
-            f"{paced.saturated_s:.1f} s without a pause; lower --rate"
-        )
-    if paced.unsent:
-        return (
-            f"latencies are void: fell behind, {paced.unsent} of {paced.scheduled} requests found no free connection "
-            "in time; lower --rate, or raise --connections"
-        )
+    if paced.void:
+        return f"latencies are void: {paced.void}{_advice(paced)}"
     shown = ", ".join(f"{name} {ms:.2f}" for name, ms in paced.latency.told_ms().items())
     return f"from when each was due to its answer, ms: {shown}"
+
+
+def _advice(paced: OpenLoopReport) -> str:
+    if not paced.fell_behind:
+        return ""
+    return "; lower --rate" if paced.late else "; lower --rate, or raise --connections"

@@ -3,7 +3,9 @@
 `open_loop` sends on a schedule, whatever the answers do, and latencies count from when each request was due. So a stall
 of the server shows in every request that should have left meanwhile; a loop that waits for answers leaves those out
 ("coordinated omission", Gil Tene). A wait for a free connection is the server's doing and part of the latency. A wait
-for the generator itself is not: it is kept apart, and makes a run void (`OpenLoopReport.late`).
+for the generator itself is part of it too, and nobody's but its own: it is told beside it, and where it is more than a
+small part it makes the run void (`OpenLoopReport.late`). Requests that were not confirmed have no latency; more than a
+few of them make the run void as well (`OpenLoopReport.void`).
 
 `full_speed` is such a loop that waits for answers: it finds how much a service carries, and tells no latency.
 """
@@ -40,7 +42,7 @@ async def open_loop(
     spread evenly over `addresses`; wait for the answers.
 
     The ledger is written at the end, also when this is cancelled. `report`, if given, is the one to fill: its
-    `confirmed_at` grows meanwhile.
+    `confirmed_at` grows meanwhile. Raises OutOfFiles.
     """
     report = OpenLoopReport() if report is None else report
     statuses = frozenset(map(int, confirmed_statuses))

@@ -8,6 +8,7 @@ mean.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from bench.ledger import Ledger
 from bench.lines import BROKEN, REFUSED, SILENT, Line
 from bench.load import OpenLoopReport, Request
 from bench.pulse import Pulse
+from core.errors import FanrateError
 
 GRACE_S: Final = 1.0
 """How long after the end of the schedule its last requests may still leave."""
@@ -33,6 +35,10 @@ _LOOK_S: Final = 0.1
 _REST_S: Final = 0.05
 """How long a line lets a server be that refused a connection or, at full speed, did not confirm."""
 _BUSY: Final = 0.95
+
+
+class OutOfFiles(FanrateError):
+    """The generator may not open as many connections as it was asked for: no service refused them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +103,9 @@ class Engine:
         openings = (line.open() for line in self._lines)
         with suppress(TimeoutError):
             async with asyncio.timeout(self.timeout_s):
-                await asyncio.gather(*openings, return_exceptions=True)
+                for failed in await asyncio.gather(*openings, return_exceptions=True):
+                    if isinstance(failed, OSError) and failed.errno in (errno.EMFILE, errno.ENFILE):
+                        raise OutOfFiles(f"no {len(self._lines)} connections can be opened here: {failed.strerror}")
 
     def _begin(self) -> None:
         self._start = self._last = time.monotonic()
@@ -233,9 +241,11 @@ class Engine:
         """What is under way when the run is cut short has no answer in time."""
         self._alarm.close()
         self._pulse.close()
+        now, longest_s = time.monotonic(), self.report.latency.percentile_s(100)
         for line in self._lines:
             if line.busy:
                 self._note(line, SILENT)
+                self.report.cut_short += now - line.due <= longest_s
             line.close()
         report, told = self.report, {code: sum(tally.values()) for code, tally in self._outcomes.items()}
         report.refused, report.broken, report.silent = (told.pop(code, 0) for code in (REFUSED, BROKEN, SILENT))

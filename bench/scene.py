@@ -171,15 +171,19 @@ _ON_NATS = Topology(broker="nats")
 
 
 @asynccontextmanager
-async def scene(options: Options, topology: Topology = _ON_NATS) -> AsyncIterator[Scene]:
-    """`topology`, whose data lies on this disk and not in a memory file system, and whose services log only warnings.
-    The first replica is the one that is read."""
-    OUT.mkdir(parents=True, exist_ok=True)
+async def scene(options: Options, topology: Topology = _ON_NATS, folder: Path = OUT) -> AsyncIterator[Scene]:
+    """`topology`, whose files lie in a folder of their own in `folder`, on this disk and not in a memory file system,
+    and whose services log only warnings. The first replica is the one that is read. Raises OSError."""
     topology = replace(topology, api_env={**_QUIET, **topology.api_env}, process_env={**_QUIET, **topology.process_env})
-    with TemporaryDirectory(prefix="scene-", dir=OUT) as directory:
+    with TemporaryDirectory(prefix="scene-", dir=_made(folder)) as directory:
         async with running(topology, Path(directory)) as up:
             reader = Reader(Address.of(up.apis[0].url))
             try:
                 yield Scene(topology, up, reader, options)
             finally:
                 reader.close()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -115,10 +115,11 @@ def peak(output: str, script: Script, *, connections: int) -> Peak:
 
 
 async def run_bytes(
-    address: Address, path: Path, *, connections: int, seconds: float, rates_per_request: int = 1
+    address: Address, path: Path, *, connections: int, seconds: float, first: int = 0, rates_per_request: int = 1
 ) -> Peak:
-    """Like `run`, with the requests in `path`, which `write_requests` made."""
-    output = await told(address, "bytes", connections=connections, seconds=seconds, arguments=[str(path)])
+    """Like `run`, with the requests in `path`, which `write_requests` made, from number `first` on, round and round."""
+    arguments = [str(path), str(first)]
+    output = await told(address, "bytes", connections=connections, seconds=seconds, arguments=arguments)
     return msgspec.structs.replace(parse(output.encode()), connections=connections, rates_per_request=rates_per_request)
 
 

@@ -1,39 +1,22 @@
-"""`fanrate`, also as `python -m fanrate`. Ctrl-C ends it without a traceback, also while it imports its command."""
+"""`fanrate`, also as `python -m fanrate`."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
+from collections.abc import Callable
 
-INTERRUPTED = 130
+from core import interrupts
 
 
 def main(prog: str = "fanrate") -> int:
     """Run the command that `sys.argv` asks for; the exit code."""
-    _at_interrupt(_end)
+    return interrupts.run(lambda: _prepare(prog))
+
+
+def _prepare(prog: str) -> Callable[[], int]:
     from fanrate.commands import prepare
 
-    command = prepare(sys.argv[1:], prog)
-    _at_interrupt(signal.default_int_handler)
-    try:
-        return command()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    finally:
-        _at_interrupt(_end)
-
-
-def _at_interrupt(handler: signal._HANDLER) -> None:
-    """It stays ignored where it was, as in the background of a script."""
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _end):
-        signal.signal(signal.SIGINT, handler)
-
-
-def _end(*_: object) -> None:
-    """Before and after the command there is nothing to clear up, and a KeyboardInterrupt in the middle of an import may
-    be swallowed there, or shown."""
-    os._exit(INTERRUPTED)
+    return prepare(sys.argv[1:], prog)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "run": Command("stack.__main__", True, "the service in one process, in memory, for trying it"),
     "up": Command("stack.__main__", True, "the service on this machine, with real servers as local processes"),
     "services": Command("stack.__main__", True, "install the servers that `up` needs"),
-    "replay": Command("bench.__main__", True, "send 5 307 real ratings and account for every one"),
+    "replay": Command("bench.commands", True, "send 5 307 real ratings and account for every one"),
     "api": Command("api.__main__", False, "one replica of the HTTP interface"),
     "process": Command("process.__main__", False, "one counting process"),
     "dead": Command("process.__main__", True, "list dead letters"),

@@ -29,11 +29,14 @@ import msgspec
 from bench.lab.document import Setup, Workload
 from bench.peers import PEERS
 from core.errors import FanrateError
+from core.settings import ApiSettings, ProcessSettings
 
 SUFFIX: Final = ".toml"
 QUICK_SECONDS: Final = 4.0
 FANRATE: Final = "fanrate"
 """The system that is no peer."""
+SETTINGS: Final = frozenset(name.upper() for section in (ApiSettings, ProcessSettings) for name in section.model_fields)
+"""The names of what the services can be told."""
 _SCALAR: Final = {"offered"}
 
 
@@ -84,16 +87,17 @@ def load(name: str) -> Experiment:
     """The experiment of that name, or in that file (`*.toml`); raises BadExperiment."""
     path: Traversable = Path(name) if name.endswith(SUFFIX) else _shelf().joinpath(name + SUFFIX)
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as exc:
         known = ", ".join(named())
         raise BadExperiment(f"no experiment {name!r}: {exc.strerror}; there are {known}, and files *{SUFFIX}") from exc
     try:
-        file = msgspec.convert(tomllib.loads(text), _File)
-        rows = [row for series in file.series for row in rows_of(series.name, series.setup, series.workload)]
+        file = msgspec.convert(tomllib.loads(content.decode()), _File)
+        found = [row for series in file.series for row in rows_of(series.name, series.setup, series.workload)]
+        rows = list(dict.fromkeys(found))
         if not rows:
             raise BadExperiment("it has no rows")
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, BadExperiment) as exc:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, BadExperiment) as exc:
         raise BadExperiment(f"{name}: {exc}") from exc
     return Experiment(Path(name).stem, file.title, file.repeat, rows)
 
@@ -105,11 +109,11 @@ def rows_of(series: str, setup: Mapping[str, object], workload: Mapping[str, obj
         workloads = [msgspec.convert(one, Workload) for one in _combinations(workload)]
     except msgspec.ValidationError as exc:
         raise BadExperiment(f"series {series}: {exc}") from exc
-    for pair in (pair for one in setups for pair in one.settings.split() if "=" not in pair):
-        raise BadExperiment(f"series {series}: settings are NAME=VALUE with spaces between, not {pair!r}")
+    for pair in (pair for one in setups for pair in one.settings.split() if pair.partition("=")[0] not in SETTINGS):
+        raise BadExperiment(f"series {series}: no setting {pair!r}; they are NAME=VALUE, with spaces between")
     for system in (one.system for one in setups if one.system not in {FANRATE, *PEERS}):
         raise BadExperiment(f"series {series}: no system {system!r}; there are {', '.join([FANRATE, *PEERS])}")
-    return [Row(series, one, other) for one in setups for other in workloads]
+    return list(dict.fromkeys(Row(series, one, other) for one in setups for other in workloads))
 
 
 def _combinations(axes: Mapping[str, object]) -> Iterator[dict[str, object]]:

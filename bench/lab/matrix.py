@@ -122,7 +122,7 @@ def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int
         sitting.open(resume=options.resume)
     folders = ", ".join(str(sitting.out) for sitting in sittings)
     minutes = sum(sitting.lasts_s for sitting in sittings) / 60
-    _say(f"{sum(sitting.runs_left for sitting in sittings)} runs, about {minutes:.0f} minutes, into {folders}")
+    _say(f"{sum(len(sitting.left) for sitting in sittings)} runs, about {minutes:.0f} minutes, into {folders}")
     _warn_if_busy()
     try:
         for sitting in sittings:
@@ -152,8 +152,12 @@ def _report(folders: Sequence[Path], draw: Draw) -> None:
         return
     page = REPORT if folders[0].is_relative_to(OUT) else folders[0].parent / REPORT.name
     page = page if len(folders) > 1 or page == REPORT else folders[0] / REPORT.name
-    for path in draw(measured, page, page.parent):
-        print(f"written: {path}", flush=True)
+    try:
+        written = draw(measured, page, page.parent)
+    except OSError as exc:
+        _say(f"no report: {page}: {exc.strerror or exc}; the runs are there, `report` draws them")
+    else:
+        print("\n".join(f"written: {path}" for path in written), flush=True)
 
 
 def _warn_if_busy() -> None:

@@ -1,7 +1,7 @@
-"""In which order what is measured: rounds, each over all setups in a random order of its own, one setup up at a time.
+"""In which order what is measured: rounds, each over all rows in a random order of its own, one setup up at a time.
 
-Rows of one setup share a visit: it is brought up once a round for all its workloads. So no row always has the same
-neighbour, or the same hour.
+Every run has servers of its own: what one leaves behind, in memory, in files, in a compiler's caches, would be the
+next one's otherwise. And no row always has the same neighbour, or the same hour.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from bench.lab.document import Setup
 from bench.lab.experiment import Row
 
 UP_AND_DOWN_S: Final = 9.0
@@ -21,33 +20,21 @@ TAIL_EXTRA_S: Final = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """One setup, up once, for `rows`; `turn` counts from 1."""
+class Turn:
+    """One run to be made: `number` of its row, from 1."""
 
-    setup: Setup
-    rows: Sequence[Row]
-    turn: int
+    row: Row
+    number: int
 
     @property
     def lasts_s(self) -> float:
         """About, to tell the time that is left."""
-        return UP_AND_DOWN_S + sum(row_lasts_s(row) for row in self.rows)
+        workload = self.row.workload
+        tails_s = len(workload.offered) * (workload.seconds + TAIL_EXTRA_S)
+        return UP_AND_DOWN_S + workload.seconds + PEAK_EXTRA_S + tails_s
 
 
-def row_lasts_s(row: Row) -> float:
-    workload = row.workload
-    return workload.seconds + PEAK_EXTRA_S + len(workload.offered) * (workload.seconds + TAIL_EXTRA_S)
-
-
-def visits(rows: Sequence[Row], repeat: int, seed: str) -> list[Visit]:
+def turns(rows: Sequence[Row], repeat: int, seed: str) -> list[Turn]:
     """All of `repeat` rounds; the same `seed` gives the same order."""
     chance = Random(seed)
-    by_setup: dict[Setup, list[Row]] = {}
-    for row in rows:
-        by_setup.setdefault(row.setup, []).append(row)
-    found: list[Visit] = []
-    for turn in range(1, repeat + 1):
-        setups = list(by_setup)
-        chance.shuffle(setups)
-        found += [Visit(setup, chance.sample(by_setup[setup], len(by_setup[setup])), turn) for setup in setups]
-    return found
+    return [Turn(row, number) for number in range(1, repeat + 1) for row in chance.sample(list(rows), len(rows))]

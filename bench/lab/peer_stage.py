@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from bench import holdings
@@ -20,7 +19,6 @@ from bench.ledger import Verdict, compare_totals
 from bench.load import Request
 from bench.peers import PEERS, Peer
 from bench.reading import Patience
-from bench.runs import OUT
 from brokers import open_broker
 from core.counting import GROUP
 from core.endpoints import Endpoint
@@ -96,37 +94,36 @@ class PeerStage(Stage):
 
 
 @asynccontextmanager
-async def peer_stage(setup: Setup) -> AsyncIterator[PeerStage]:
-    """`setup` of another system, up; raises SettingsError, MissingProgram, NotBuilt, PortTaken or PartFailed."""
+async def peer_stage(setup: Setup, directory: Path) -> AsyncIterator[PeerStage]:
+    """`setup` of another system, up, with its files in `directory`; raises SettingsError, MissingProgram, NotBuilt,
+    PortTaken or PartFailed."""
     peer = PEERS[setup.system]
     if setup.broker not in peer.brokers:
         raise SettingsError(f"{peer.title} is not tried on {setup.broker}, only on {', '.join(peer.brokers)}")
     peer.check()
     balancer = None if setup.balancer == "none" else setup.balancer
     Topology(broker=setup.broker, balancer=balancer).check_programs()
-    OUT.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="scene-", dir=OUT) as directory:
-        async with Stack(Path(directory)) as stack:
-            server = SERVERS[setup.broker].make(stack.directory, durability=setup.durability)
-            broker = await stack.start(server)
-            await _make_topic(broker.url, setup)
-            replicas = [
-                await stack.start(
-                    peer.part(
-                        stack.directory,
-                        broker_url=broker.url,
-                        topic=TOPIC,
-                        durability=setup.durability,
-                        name=f"{peer.name}-{number}",
-                    )
+    async with Stack(directory) as stack:
+        server = SERVERS[setup.broker].make(stack.directory, durability=setup.durability)
+        broker = await stack.start(server)
+        await _make_topic(broker.url, setup)
+        replicas = [
+            await stack.start(
+                peer.part(
+                    stack.directory,
+                    broker_url=broker.url,
+                    topic=TOPIC,
+                    durability=setup.durability,
+                    name=f"{peer.name}-{number}",
                 )
-                for number in range(1, setup.replicas + 1)
-            ]
-            nginx = None
-            if balancer is not None:
-                ports = [replica.port for replica in replicas]
-                nginx = await stack.start(parts.nginx(stack.directory, upstream_ports=ports, balancer=balancer))
-            yield PeerStage(setup, peer, stack.directory, broker, replicas, nginx)
+            )
+            for number in range(1, setup.replicas + 1)
+        ]
+        nginx = None
+        if balancer is not None:
+            ports = [replica.port for replica in replicas]
+            nginx = await stack.start(parts.nginx(stack.directory, upstream_ports=ports, balancer=balancer))
+        yield PeerStage(setup, peer, stack.directory, broker, replicas, nginx)
 
 
 async def _make_topic(url: str, setup: Setup) -> None:

@@ -57,6 +57,7 @@ class Found:
     ledger: Books | None = None
     calibrations_us: list[float] = field(default_factory=list)
     commands: dict[str, None] = field(default_factory=dict)
+    service_settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def calibration_us(self) -> float:
@@ -76,6 +77,8 @@ class Road:
         self._files = [directory / f"requests-{number}" for number in range(len(self._requests))]
         for path, requests in zip(self._files, self._requests, strict=True):
             wrk.write_requests(path, (request.wire for request in requests))
+        self._places = [0] * len(self._files)
+        """Where in its file the next load begins: so that all subjects have their turn."""
 
     async def go(self) -> None:
         """Raises PartDied, NothingConfirmed, and what wrk and the broker raise; groups of them too."""
@@ -140,14 +143,14 @@ class Road:
         shares = [len(range(k, self._workload.connections, len(addresses))) for k in range(len(addresses))]
         rates = self._workload.rates_per_request
         works = [
-            wrk.run_bytes(address, path, connections=share, seconds=seconds, rates_per_request=rates)
-            for address, path, share in zip(addresses, self._files, shares, strict=True)
-            if share
+            wrk.run_bytes(address, path, first=first, connections=share, seconds=seconds, rates_per_request=rates)
+            for address, path, first, share in zip(addresses, self._files, self._places, shares, strict=True)
         ]
         for address, share in zip(addresses, shares, strict=True):
             argv = wrk.command(address, "bench/wrk/bytes.lua", connections=share, seconds=seconds)
             self.found.commands[shlex.join(argv)] = None
         peaks = await asyncio.gather(*works)
+        self._places = [place + peak.requests for place, peak in zip(self._places, peaks, strict=True)]
         self._stage.book(sum(peak.sent_rates for peak in peaks), sum(peak.confirmed_rates for peak in peaks))
         return peaks
 

@@ -6,17 +6,15 @@ What is there already is not measured again: a sitting that was broken off can b
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import secrets
 import shlex
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,11 +26,12 @@ import msgspec
 from bench import machine
 from bench.bars import Options
 from bench.lab import document
-from bench.lab.document import Outcome, Run, Setup
+from bench.lab.document import Outcome, Run, Setup, Workload
 from bench.lab.experiment import FANRATE, Experiment, Row
-from bench.lab.order import Visit, visits
+from bench.lab.order import Turn, turns
 from bench.lab.peer_stage import peer_stage
 from bench.lab.road import Found, Road
+from bench.lab.source import commit
 from bench.lab.stage import Stage, fanrate_stage
 from bench.peers import PEERS, NotBuilt
 from core.errors import FanrateError, SettingsError
@@ -41,6 +40,8 @@ from stack.programs import MissingProgram
 
 MOST_FAILED: Final = 0.01
 """The share of requests without a confirm beyond which a peak is void."""
+MOST_LETTERS: Final = 120
+"""Of a file's name, before what makes it one row's."""
 _HINDRANCES: Final = (MissingProgram, NotBuilt, SettingsError)
 
 
@@ -78,97 +79,88 @@ class Sitting:
         for run in map(document.read, paths):
             self.id = run.sitting
             self.order = max(self.order, run.order)
+            if run.quick != self.quick:
+                raise FolderTaken(f"{self.out} holds runs made {'with' if run.quick else 'without'} --quick")
             if run.outcome in ("measured", "void"):
                 self.done[Row(*run.row), run.turn] = run
         self.id = self.id or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
     @property
-    def left(self) -> list[Visit]:
+    def left(self) -> list[Turn]:
         """What is still to be measured, in its order."""
-        planned = visits(self.experiment.rows, self.experiment.repeat, self.id)
-        wanted = [
-            replace(visit, rows=[row for row in visit.rows if (row, visit.turn) not in self.done]) for visit in planned
-        ]
-        return [visit for visit in wanted if visit.rows]
-
-    @property
-    def runs_left(self) -> int:
-        return sum(len(visit.rows) for visit in self.left)
+        planned = turns(self.experiment.rows, self.experiment.repeat, self.id)
+        return [turn for turn in planned if (turn.row, turn.number) not in self.done]
 
     @property
     def lasts_s(self) -> float:
         """About."""
-        return sum(visit.lasts_s for visit in self.left)
+        return sum(turn.lasts_s for turn in self.left)
 
-    def path_of(self, row: Row, turn: int) -> Path:
-        return self.out / f"{file_name(row, turn)}.json"
+    def path_of(self, turn: Turn) -> Path:
+        return self.out / f"{file_name(turn.row, turn.number)}.json"
 
     async def hold(self) -> list[Run]:
         """All runs that were made now; raises CannotWrite."""
         left = self.left
         start = time.monotonic()
-        planned_s = [visit.lasts_s for visit in left]
-        for number, visit in enumerate(left):
+        planned_s = [turn.lasts_s for turn in left]
+        for number, turn in enumerate(left):
             left_s = sum(planned_s[number:])
             if number:
                 left_s *= (time.monotonic() - start) / sum(planned_s[:number])
-            where = f"{number + 1} of {len(left)}, about {left_s / 60:.0f} min left, turn {visit.turn}"
-            await self._visit(visit, partial(self._say, start, f"{where}, {describe(visit.setup)}"))
+            place = f"{number + 1} of {len(left)}, about {left_s / 60:.0f} min left"
+            what = f"turn {turn.number}, {describe(turn.row)}"
+            await self._take(turn, partial(self._say, start, f"{place}, {what}"))
         return self.runs
 
     def _say(self, start: float, where: str, line: str) -> None:
         self.say(f"{time.monotonic() - start:6.0f} s  {where}: {line}")
 
-    async def _visit(self, visit: Visit, say: Callable[[str], None]) -> None:
-        """Bring the setup up and take its rows. A row that fails ends the visit: what died may take others along."""
-        say("starting")
-        waiting = deque(visit.rows)
-        outcome: Outcome = "failed"
-        reason = "an earlier run on the same servers failed"
-        try:
-            async with stage_of(visit.setup, Options(quick=self.quick, say=say)) as stage:
-                while waiting and not stage.dead:
-                    await self._take(stage, waiting.popleft(), visit.turn, Options(quick=self.quick, say=say))
-        except _HINDRANCES as exc:
-            outcome, reason = "skipped", str(exc)
-        except (CannotWrite, asyncio.CancelledError):
-            raise
-        except (FanrateError, OSError) as exc:
-            reason = _told(exc)
-        for row in waiting:
-            self._write(row, visit.turn, Found(), outcome, reason)
-            say(f"{outcome}: {reason}")
-
-    async def _take(self, stage: Stage, row: Row, turn: int, options: Options) -> None:
+    async def _take(self, turn: Turn, say: Callable[[str], None]) -> None:
+        """Bring the setup up, measure, and write what came out, whatever that is."""
         found = Found()
         outcome: Outcome = "measured"
         reason = ""
+        say("starting")
         try:
-            with TemporaryDirectory(prefix="fanrate-") as directory:
-                await Road(stage, row.workload, options, Path(directory), found).go()
+            await self._measure(turn.row, Options(quick=self.quick, say=say), found)
+        except* _HINDRANCES as several:
+            outcome, reason = "skipped", _reasons(several)
         except* (FanrateError, OSError) as several:
-            outcome, reason = "failed", "; ".join(dict.fromkeys(_told(exc) for exc in _leaves(several)))
+            outcome, reason = "failed", _reasons(several)
         else:
             outcome, reason = _judged(found)
         if reason:
-            options.say(f"{outcome}: {reason}")
-        self._write(row, turn, found, outcome, reason)
+            say(f"{outcome}: {reason}")
+        self._write(turn, found, outcome, reason)
 
-    def _write(self, row: Row, turn: int, found: Found, outcome: Outcome, reason: str) -> None:
+    async def _measure(self, row: Row, options: Options, found: Found) -> None:
+        check(row)
+        with TemporaryDirectory(prefix="scene-", dir=self.out) as name:
+            directory = Path(name)
+            async with stage_of(row.setup, options, directory) as stage:
+                found.service_settings = stage.service_settings
+                await Road(stage, row.workload, options, directory, found).go()
+
+    def _write(self, turn: Turn, found: Found, outcome: Outcome, reason: str) -> None:
         self.order += 1
+        row = turn.row
         run = Run(
             version=document.VERSION,
             experiment=self.experiment.name,
             series=row.series,
             sitting=self.id,
-            turn=turn,
+            turn=turn.number,
             order=self.order,
             at=datetime.now(UTC),
             command=shlex.join(sys.orig_argv),
             commands=list(found.commands),
             fanrate=__version__,
+            quick=self.quick,
+            commit=commit(),
             machine=_machine(row.setup),
             setup=row.setup,
+            service_settings=found.service_settings,
             workload=row.workload,
             outcome=outcome,
             reason=reason,
@@ -180,7 +172,7 @@ class Sitting:
             holding=found.holding,
             ledger=found.ledger,
         )
-        path = self.path_of(row, turn)
+        path = self.path_of(turn)
         try:
             document.write(run, path)
         except OSError as exc:
@@ -188,19 +180,35 @@ class Sitting:
         self.runs.append(run)
 
 
-@asynccontextmanager
-async def stage_of(setup: Setup, options: Options) -> AsyncIterator[Stage]:
-    """`setup`, up; raises what keeps it from being so."""
+def check(row: Row) -> None:
+    """Raises SettingsError for a row that cannot be, or would say it is what it is not."""
+    setup, workload = row.setup, row.workload
+    if setup.balancer == "none" and workload.connections < setup.replicas:
+        raise SettingsError(f"{workload.connections} connections for {setup.replicas} replicas without a balancer")
     if setup.system == FANRATE:
-        async with fanrate_stage(setup, options) as stage:
+        return
+    plain = Setup(setup.broker)
+    for name in ("processes", "dispatch", "settings"):
+        if getattr(setup, name) != getattr(plain, name):
+            raise SettingsError(f"{setup.system} knows no {name}")
+    if workload.rates_per_request > 1:
+        raise SettingsError(f"{setup.system} takes one rate per request")
+
+
+@asynccontextmanager
+async def stage_of(setup: Setup, options: Options, directory: Path) -> AsyncIterator[Stage]:
+    """`setup`, up, with its files in `directory`; raises what keeps it from being so."""
+    if setup.system == FANRATE:
+        async with fanrate_stage(setup, options, directory) as stage:
             yield stage
     else:
-        async with peer_stage(setup) as other:
+        async with peer_stage(setup, directory) as other:
             yield other
 
 
-def describe(setup: Setup) -> str:
+def describe(row: Row) -> str:
     """In a few words: what differs from the defaults."""
+    setup, workload = row.setup, row.workload
     words = [] if setup.system == FANRATE else [setup.system]
     words.append(setup.broker)
     if setup.durability != "confirmed":
@@ -213,14 +221,20 @@ def describe(setup: Setup) -> str:
         words.append(setup.dispatch)
     if setup.balancer != "none":
         words.append(setup.balancer)
-    return " ".join([*words, *setup.settings.split()])
+    words += setup.settings.split()
+    words.append(f"c{workload.connections}")
+    if workload.rates_per_request > 1:
+        words.append(f"{workload.rates_per_request} rates a request")
+    if workload.subjects != Workload().subjects:
+        words.append(f"{workload.subjects} subjects")
+    return " ".join(words)
 
 
 def file_name(row: Row, turn: int) -> str:
     """The same for the same row and turn, readable, and no other's."""
     digest = hashlib.sha256(msgspec.json.encode([row.series, row.setup, row.workload])).hexdigest()[:8]
-    words = f"{row.series} {describe(row.setup)} c{row.workload.connections}"
-    return f"{re.sub(r'[^a-z0-9.]+', '-', words.lower())}-{digest}-{turn}"
+    words = re.sub(r"[^a-z0-9.]+", "-", f"{row.series} {describe(row)}".lower())
+    return f"{words[:MOST_LETTERS]}-{digest}-{turn}"
 
 
 def _judged(found: Found) -> tuple[Outcome, str]:
@@ -241,6 +255,11 @@ def _machine(setup: Setup) -> document.Machine:
     if setup.system != FANRATE:
         versions |= PEERS[setup.system].versions()
     return msgspec.convert({**facts, "versions": versions}, document.Machine)
+
+
+def _reasons(several: BaseExceptionGroup[BaseException]) -> str:
+    """Each once."""
+    return "; ".join(dict.fromkeys(_told(exc) for exc in _leaves(several)))
 
 
 def _leaves(several: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -5,6 +5,7 @@ Both are asked the same things, so that the road that measures knows neither.
 
 from __future__ import annotations
 
+import os
 import shlex
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +23,7 @@ from bench.bars import Options
 from bench.client import Address, Connection
 from bench.folding import film_ratings, publish
 from bench.lab.document import Holding, Setup
+from bench.lab.experiment import SETTINGS
 from bench.ledger import Verdict
 from bench.load import Request, rate_request, rates_request
 from bench.scene import Scene, scene
@@ -89,6 +92,11 @@ class Stage(ABC):
         return [shlex.join(member.part.argv) for each in self.members.values() for member in each]
 
     @property
+    def service_settings(self) -> dict[str, str]:
+        """What the replicas were given beyond addresses and defaults."""
+        return {}
+
+    @property
     def dead(self) -> list[str]:
         """Those that died, whether they are back or not."""
         every = [member for each in self.members.values() for member in each]
@@ -119,6 +127,12 @@ class FanrateStage(Stage):
     @property
     def addresses(self) -> list[Address]:
         return [Address.of(url) for url in self.scene.running.urls]
+
+    @property
+    def service_settings(self) -> dict[str, str]:
+        """Those of the shell count too: the services see them."""
+        shell = {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
+        return {**shell, **self.scene.topology.api_settings}
 
     def request(self, address: Address, rates: Sequence[Rate]) -> Request:
         return rate_request(address, rates[0]) if len(rates) == 1 else rates_request(address, rates)
@@ -160,8 +174,9 @@ class FanrateStage(Stage):
 
 
 @asynccontextmanager
-async def fanrate_stage(setup: Setup, options: Options) -> AsyncIterator[FanrateStage]:
-    """`setup` of Fanrate, up; raises SettingsError, MissingProgram, PortTaken or PartFailed."""
+async def fanrate_stage(setup: Setup, options: Options, directory: Path) -> AsyncIterator[FanrateStage]:
+    """`setup` of Fanrate, up, with its files in `directory`; raises SettingsError, MissingProgram, PortTaken or
+    PartFailed."""
     settings = dict(pair.split("=", 1) for pair in setup.settings.split())
     topology = Topology(
         broker=setup.broker,
@@ -174,7 +189,7 @@ async def fanrate_stage(setup: Setup, options: Options) -> AsyncIterator[Fanrate
         api_env=settings,
         process_env=settings,
     )
-    async with scene(options, topology) as stage:
+    async with scene(options, topology, directory) as stage:
         yield FanrateStage(stage)
 
 

@@ -50,7 +50,7 @@ def _table(results: Results) -> Iterator[str]:
                 words.number(taken.peak.per_s),
                 words.duration(told.mean_s) if told and told.mean_s else "",
                 words.duration(taken.mean_s) if taken.mean_s else "",
-                str(taken.verdict),
+                taken.told,
             )
             yield f"| {' | '.join(cells)} |"
     for title, reason in results.skipped.items():

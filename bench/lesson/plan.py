@@ -16,6 +16,8 @@ BROKERS: Final = tuple(NAMES)
 CONNECTIONS: Final = 5
 WORK_S: Final = 0.002
 """What a handler of 475 messages a second spends on each, if it takes one at a time, is 2.1 ms."""
+PLAIN: Final = {"MIN_INTERVAL_S": "0"}
+"""The lesson's servers were plain: several on one machine would else wait between publishes."""
 
 _UP_AND_DOWN_S: Final = 6.0
 _SETTLING_S: Final = 1.0
@@ -105,10 +107,10 @@ def _on(broker: Broker) -> Iterator[Stop]:
         three.append(
             Row("kafka-linger-three", "linger", title.format("three servers"), broker, "three lingering", KAFKA)
         )
-    yield Stop(Topology(broker), one)
-    yield Stop(Topology(broker, replicas=3, balancer="nginx-plain"), three)
+    yield Stop(Topology(broker, api_env=PLAIN), one)
+    yield Stop(Topology(broker, replicas=3, balancer="nginx-plain", api_env=PLAIN), three)
     topics = Row(f"{broker}-topics", "topics", f"{name}, one server, three topics", broker, lesson=TOPICS)
-    yield Stop(Topology(broker, dispatch="topics"), [topics])
+    yield Stop(Topology(broker, dispatch="topics", api_env=PLAIN), [topics])
 
 
 def _handlers(brokers: Sequence[Broker]) -> Iterator[Stop]:
@@ -119,9 +121,9 @@ def _handlers(brokers: Sequence[Broker]) -> Iterator[Stop]:
     plain = Row("inline", "handler", title, None, lesson=HANDLER)
     relaxed = Row("inline-relaxed", "handler", f"{title}, answered before it is counted", None)
     working = Row("inline-work", "handler", f"{title}, {millis}", None, lesson=HANDLER)
-    yield Stop(Topology(dispatch="inline"), [plain])
-    yield Stop(Topology(dispatch="inline", durability="relaxed"), [relaxed])
-    yield Stop(Topology(dispatch="inline", api_env=work), [working])
+    yield Stop(Topology(dispatch="inline", api_env=PLAIN), [plain])
+    yield Stop(Topology(dispatch="inline", durability="relaxed", api_env=PLAIN), [relaxed])
+    yield Stop(Topology(dispatch="inline", api_env={**PLAIN, **work}), [working])
     for broker in brokers[:1]:
         behind = Row(f"{broker}-work", "handler", f"{NAMES[broker]}, {millis} behind the broker", broker, share=0.2)
-        yield Stop(Topology(broker, process_env=work), [behind])
+        yield Stop(Topology(broker, api_env=PLAIN, process_env=work), [behind])

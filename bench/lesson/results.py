@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from bench.ledger import Verdict
-from bench.lesson.plan import Row
+from bench.lesson.plan import Row, Stop
 from bench.wrk import Peak
 
 _MEAN: Final = re.compile(r"^\s+Latency\s+([0-9.]+)(us|ms|s|m)\s", re.MULTILINE)
+_MOST_REFUSED: Final = 0.01
+"""The largest share of requests that may not have been answered 200 in a row that stands."""
 _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """One row: what wrk printed, what that comes to, and what was counted; all was counted `counted_s` after the last
-    answer. `stolen` is the share of the processors' time that the machine's host gave to others meanwhile."""
+    answer. `stolen` is the share of the processors' time that the machine's host gave to others meanwhile; `died` are
+    the servers that did so, whether they came back or not."""
 
     row: Row
     output: str
@@ -26,6 +30,23 @@ class Taken:
     counted_s: float
     command: str
     stolen: float = 0.0
+    died: Sequence[str] = ()
+
+    @property
+    def told(self) -> str:
+        """The ledger, and the requests that were not answered 200, if there are any."""
+        refused = self.peak.failed
+        return f"{self.verdict}; {refused} not answered 200" if refused else str(self.verdict)
+
+    @property
+    def trouble(self) -> str:
+        """Why its figure is none; empty if it is one. An open ledger stands beside its figure."""
+        if self.died:
+            return f"{', '.join(self.died)} died meanwhile; {self.told}"
+        tried = self.peak.requests + self.peak.failed - self.peak.not_200
+        if self.peak.failed > tried * _MOST_REFUSED:
+            return f"{self.peak.failed} of {tried} requests were not answered 200; {self.verdict}"
+        return ""
 
     @property
     def block(self) -> str:
@@ -48,6 +69,18 @@ class Results:
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+
+    def take(self, taken: Taken) -> None:
+        """A row that was measured; one whose figure is none has failed."""
+        if taken.trouble:
+            self.failed[taken.row.title] = taken.trouble
+        else:
+            self.taken[taken.row.key] = taken
+
+    def fail(self, stop: Stop, reason: str) -> None:
+        """What ended `stop`: it fails the rows that are missing, or was after the last of them."""
+        left = [row.title for row in stop.rows if row.key not in self.taken and row.title not in self.failed]
+        self.failed |= dict.fromkeys(left or [f"{stop.rows[-1].title}, at the end"], reason)
 
     @property
     def fine(self) -> bool:

@@ -7,9 +7,11 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import psutil
@@ -18,8 +20,9 @@ import structlog
 from bench import machine, runs, wrk
 from bench.bars import Options
 from bench.client import Address
-from bench.ledger import compare_totals
+from bench.lab.sitting import CannotWrite
 from bench.lesson import page
+from bench.lesson.counting import all_counted, verdict
 from bench.lesson.plan import BROKERS, CONNECTIONS, Row, Stop, stops
 from bench.lesson.results import Results, Taken
 from bench.runs import OUT
@@ -38,13 +41,14 @@ _CLOCKS: Final = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", 
 
 async def run(brokers: Sequence[Broker] = BROKERS, *, seconds: float = 10, out: Path = OUT) -> bool:
     """Whether every row was measured and every ledger closed. What needs a server that is not installed is left out,
-    with the reason; raises MissingProgram before anything starts when nothing is left, or wrk is missing. What was
-    measured is written and printed, whatever ends this."""
+    with the reason; raises, before anything starts, CannotWrite, and MissingProgram when nothing is left or wrk is
+    missing. What was measured is printed and written, whatever ends this."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     wrk.command(Address("127.0.0.1", 1), "", connections=1, seconds=1)
     facts = machine.describe()
     results = Results(seconds)
     planned = _possible(stops(brokers), results)
+    _check_writable(out)
     try:
         await _make(planned, results, out)
     except asyncio.CancelledError:
@@ -55,11 +59,33 @@ async def run(brokers: Sequence[Broker] = BROKERS, *, seconds: float = 10, out: 
     return results.fine
 
 
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as exc:
+        raise CannotWrite(f"{out}: {exc.strerror}") from exc
+
+
 def _tell(results: Results, facts: Mapping[str, object], out: Path) -> None:
+    """Printed first: a disk that is full by now takes no page."""
     text = page.page(results, facts)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / PAGE).write_text(text, encoding="utf-8")
-    print(f"{text}\nwritten to {out / PAGE}", flush=True)
+    print(text, flush=True)
+    path = out / PAGE
+    with _noting(path.name, results):
+        path.write_text(text, encoding="utf-8")
+        print(f"written to {path}", flush=True)
+
+
+@contextmanager
+def _noting(name: str, results: Results) -> Iterator[None]:
+    """A file called `name` that cannot be written fails the run in one line, and ends nothing."""
+    try:
+        yield
+    except OSError as exc:
+        results.failed[name] = f"not written: {exc}"
+        print(f"{name}: {results.failed[name]}", file=sys.stderr, flush=True)
 
 
 def _possible(planned: Sequence[Stop], results: Results) -> list[Stop]:
@@ -89,9 +115,9 @@ async def _make(planned: Sequence[Stop], results: Results, out: Path) -> None:
         say = _progress(start, left_s)
         try:
             await _visit(stop, results, out, say)
-        except (FanrateError, TimeoutError) as exc:
+        except (FanrateError, OSError) as exc:
             told = str(exc) or repr(exc)
-            results.failed |= {row.title: told for row in stop.rows if row.key not in results.taken}
+            results.fail(stop, told)
             say(f"failed: {told}")
 
 
@@ -110,10 +136,13 @@ async def _visit(stop: Stop, results: Results, out: Path, say: Callable[[str], N
         for row in stop.rows:
             say(row.title)
             taken = await _take(row, stage, row.seconds(results.seconds))
-            results.taken[row.key] = taken
-            say(f"{row.title}: {taken.peak.per_s:,.1f} requests/s, {taken.verdict}")
+            results.take(taken)
+            found = f"failed: {taken.trouble}" if taken.trouble else f"{taken.peak.per_s:,.1f} requests/s, {taken.told}"
+            say(f"{row.title}: {found}")
             commands = [taken.command, *stage.commands]
-            runs.write(f"lesson-{row.key}", asdict(stop.topology), _document(taken), commands=commands, folder=out)
+            name = f"lesson-{row.key}"
+            with _noting(name, results):
+                runs.write(name, asdict(stop.topology), _document(taken), commands=commands, folder=out)
 
 
 async def _warm(stop: Stop, stage: Scene) -> None:
@@ -125,19 +154,22 @@ async def _warm(stop: Stop, stage: Scene) -> None:
 
 async def _take(row: Row, stage: Scene, seconds: float) -> Taken:
     """wrk on the row's target, until all of it is counted."""
-    before = (await stage.reader.totals()).count
+    before = (await stage.reader.totals()).count - stage.counted_before
+    starts = {member: member.starts for each in stage.members.values() for member in each}
     url, apps = await _TARGETS[row.target](stage)
+    starts |= dict.fromkeys(apps, 1)
     clocks = psutil.cpu_times()
     output, peak = await _send(stage, url, seconds)
     stolen = _stolen(clocks, psutil.cpu_times())
     answered_at = time.monotonic()
-    await stage.settle()
+    after = await all_counted(stage.reader, stage.counted_before + before + peak.confirmed_rates)
     counted_s = time.monotonic() - answered_at
-    counted = (await stage.reader.totals()).count - before
+    after -= stage.counted_before
+    died = [member.name for member, began in starts.items() if member.starts > began or not member.running]
     for app in reversed(apps):
         await app.stop()
-    verdict = compare_totals(sent=peak.sent_rates, confirmed=peak.confirmed_rates, counted=counted)
-    return Taken(row, output, peak, verdict, counted_s, shlex.join(_command(url, seconds)), stolen)
+    found = verdict(sent=stage.sent, before=before, confirmed=peak.confirmed_rates, after=after)
+    return Taken(row, output, peak, found, counted_s, shlex.join(_command(url, seconds)), stolen, died)
 
 
 def _stolen(before: object, after: object) -> float:
@@ -201,6 +233,7 @@ def _document(taken: Taken) -> dict[str, object]:
     row, verdict = taken.row, taken.verdict
     return {
         "row": row,
+        "failed": taken.trouble,
         "output": taken.output,
         "peak": taken.peak,
         "requests_per_s": round(taken.peak.per_s, 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build what is missing; the exit code."""
     chosen: list[Peer] = _parser().parse_args(arguments).only
     recipes = list({peer.recipe.name: peer.recipe for peer in chosen if peer.recipe is not None}.values())
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _end)
     try:
         for recipe in recipes:
             _build(recipe)
@@ -28,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for peer in chosen:
         print(f"{peer.name}: {_state(peer)}")
     return FINE if not recipes or any(recipe.is_built for recipe in recipes) else MISSING_PROGRAM
+
+
+def _end(number: int, frame: object) -> None:
+    """A build is in a group of its own, which nobody else ends."""
+    raise SystemExit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,13 +3,16 @@ share them. A folder is named after what its program is built of, so that an edi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +21,13 @@ from typing import Final
 
 from core.commands import ROOT, remedy
 from core.errors import FanrateError
+from stack import groups
 from stack.programs import own_folder
 
 BUILD_S: Final = 3600.0
 PROGRESS_S: Final = 30.0
 TELLS_S: Final = 20.0
+LAST_LINES: Final = 20
 
 _HASH_LENGTH: Final = 12
 
@@ -64,15 +69,22 @@ class Recipe:
         return self.folder / self.program
 
     @property
+    def log(self) -> Path:
+        """The end of what the last try said, if it failed."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
     def is_built(self) -> bool:
-        return self.path.exists()
+        return os.path.exists(self.path)
 
     def find(self) -> Path:
-        """The program; raises NotBuilt."""
-        if not self.is_built:
-            build = remedy("make peers", "python -m bench.peers")
-            raise NotBuilt(f"{self.name} is not built", f"{build} ({self.lasts})")
-        return self.path
+        """The program; raises NotBuilt, with the reason where there is a log of one."""
+        if self.is_built:
+            return self.path
+        build = f"{remedy('make peers', 'python -m bench.peers')} ({self.lasts})"
+        if os.path.exists(self.log):
+            raise NotBuilt(f"{self.name} could not be built, its log {self.log} ends: {_tail(self.log, 1)}", build)
+        raise NotBuilt(f"{self.name} is not built", build)
 
     def check_tools(self) -> None:
         """Raises NotBuilt for the first that is missing."""
@@ -80,21 +92,41 @@ class Recipe:
             if shutil.which(tool) is None:
                 raise NotBuilt(f"{self.name} cannot be built without {tool}", source)
 
-    def build(self, say: Callable[[str], None]) -> None:
-        """Build it; the folder appears whole or not at all. Raises NotBuilt, with the end of what was said."""
+    def build(self, say: Callable[[str], None], *, within_s: float = BUILD_S) -> None:
+        """Build it; the folder appears whole or not at all. Raises NotBuilt, after the end of what was said."""
         self.check_tools()
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         say(f"{self.name}: building into {self.folder}: {self.lasts}")
-        with TemporaryDirectory(prefix=f"{self.folder.name}.", dir=self.folder.parent) as work:
+        try:
+            self._build(say, within_s)
+        except OSError as exc:
+            reason = f"{self.name} cannot be built in {self.folder.parent} ({exc.strerror or exc})"
+            raise NotBuilt(reason, "make room there and let it be written to, or set XDG_CACHE_HOME") from exc
+
+    def _build(self, say: Callable[[str], None], within_s: float) -> None:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        place = TemporaryDirectory(prefix=f"{self.folder.name}.", dir=self.folder.parent, ignore_cleanup_errors=True)
+        with place as work, _held(Path(work)):
             made, log = Path(work) / "made", Path(work) / "log"
             made.mkdir()
-            if self._run(self.command(made), log, say):
-                raise NotBuilt(f"{self.name} could not be built", "see above\n" + _tail(log, 20))
-            shutil.rmtree(self.folder, ignore_errors=True)
-            made.rename(self.folder)
+            if self._run(self.command(made), log, say, within_s):
+                said = _tail(log, LAST_LINES)
+                self.log.write_text(said + "\n")
+                say(said)
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                made.rename(self.folder)
+                self.log.unlink(missing_ok=True)
+        self.find()
 
-    def _run(self, command: Sequence[str], log: Path, say: Callable[[str], None]) -> int:
-        """The exit code. It ends with us, Ctrl-C included."""
+    def _sweep(self) -> None:
+        """Remove what builds left behind that had no chance to."""
+        for left in self.folder.parent.glob(f"{self.name}-*.*/"):
+            with suppress(OSError), _held(left):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _run(self, command: Sequence[str], log: Path, say: Callable[[str], None], within_s: float) -> int:
+        """The exit code. All that it starts ends with it, and with us."""
         start = time.monotonic()
         with (
             log.open("wb") as output,
@@ -105,17 +137,29 @@ class Recipe:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             ) as building,
         ):
             try:
-                while (passed_s := time.monotonic() - start) < BUILD_S:
+                while (left_s := start + within_s - time.monotonic()) > 0:
                     try:
-                        return building.wait(PROGRESS_S)
+                        return building.wait(min(PROGRESS_S, left_s))
                     except subprocess.TimeoutExpired:
-                        say(f"{self.name}: {passed_s + PROGRESS_S:.0f} s, {_tail(log, 1)}")
-                raise NotBuilt(f"{self.name} was not built within {BUILD_S:g} s", "try again on a quieter machine")
+                        say(f"{self.name}: {time.monotonic() - start:.0f} s, {_tail(log, 1)}")
+                raise NotBuilt(f"{self.name} was not built within {within_s:g} s", "try again on a quieter machine")
             finally:
-                building.kill()
+                groups.send(building.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock a folder as long as this program lives; raises BlockingIOError while another one holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _tail(log: Path, lines: int) -> str:

@@ -5,6 +5,8 @@ Its libraries have pins of their own, which must never meet ours, so it runs in 
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from functools import cache
 from http import HTTPStatus
@@ -18,14 +20,15 @@ from bench.client import Address
 from bench.load import Request, rate_request
 from bench.peers import peer
 from bench.peers.building import Recipe, ask
-from core.commands import ROOT
+from core.commands import ROOT, remedy
 from core.rates import Rate
 from core.settings import Durability
 from stack.parts import Part
 from stack.topology import Broker
 
 ENVIRONMENT: Final = ROOT / ".venv" / "peers"
-REMEDY: Final = "in a clone, make peers"
+REMEDY: Final = remedy("make peers", "in a clone of Fanrate, make peers")
+_ELSEWHERE: Final = "its Python environment belongs to a clone of Fanrate, and this is none"
 _APP: Final = Path(__file__).with_name("fastapi_app.py")
 _TELL: Final = (
     "import json, platform, sys; from importlib.metadata import version; "
@@ -45,7 +48,8 @@ class FastApi:
     recipe: Recipe | None = None
 
     def check(self) -> None:
-        _python()
+        """It answers, with all its libraries: an environment may be half made."""
+        _versions(_python(), _LIBRARIES)
 
     def part(
         self,
@@ -77,11 +81,21 @@ class FastApi:
 def _python() -> Path:
     """Of the environment; raises NotBuilt."""
     python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        raise peer.NotBuilt(f"there is no Python environment {ENVIRONMENT}", REMEDY)
+    if not os.path.exists(python):
+        raise peer.NotBuilt(remedy(f"there is no Python environment {ENVIRONMENT}", _ELSEWHERE), REMEDY)
     return python
 
 
 @cache
 def _versions(python: Path, names: Sequence[str]) -> dict[str, str]:
-    return msgspec.json.decode(ask([python, "-c", _TELL, *names]), type=dict[str, str])
+    """Raises NotBuilt."""
+    try:
+        return msgspec.json.decode(ask([python, "-c", _TELL, *names]), type=dict[str, str])
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as exc:
+        raise peer.NotBuilt(f"the Python environment {ENVIRONMENT} is not whole ({_reason(exc)})", REMEDY) from exc
+
+
+def _reason(exc: Exception) -> str:
+    """The last line of a traceback, where there is one."""
+    said = exc.stderr.strip() if isinstance(exc, subprocess.CalledProcessError) else ""
+    return said.splitlines()[-1] if said else str(exc)

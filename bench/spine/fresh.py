@@ -21,7 +21,8 @@ _SUBJECTS = 3000
 
 
 async def measure(options: Options) -> Measured:
-    """The 99th percentile of each turn; turns in which the generator fell behind are void."""
+    """The 99th percentile of each turn; turns that did not keep to the schedule, or whose requests were not
+    confirmed, are void."""
     seconds = max(options.seconds, 10.0)
     async with scene(options) as stage:
         await stage.load(stage.api, seconds=WARM_UP_S)
@@ -35,14 +36,14 @@ async def measure(options: Options) -> Measured:
             options.say(f"turn {turn} of {options.repeat}: {per_s:,.0f} rates/s on a schedule, {seconds:g} s")
             report, delays_s = await _turn(stage, per_s, seconds)
             samples.append(_sample(turn, per_s, report, delays_s))
-            if not report.fell_behind:
+            if not report.void:
                 tails.append(percentile(delays_s, 99) * 1000)
         verdict = await stage.settle()
         value = median(tails) if tails else None
         bar = Bar("p99 from 200 to visible in Redis, at half of peak", "ms", 100, True, value)
         measured = Measured("fresh", [bar], samples, verdict)
         if void := options.repeat - len(tails):
-            measured.notes = [f"{void} of {options.repeat} turns are void: the generator fell behind"]
+            measured.notes = [f"{void} of {options.repeat} turns are void: samples say why"]
         measured.profiles = await profiles.of_process(stage, measured)
         measured.commands = list(stage.commands)
         return measured
@@ -70,7 +71,7 @@ def _sample(turn: int, per_s: float, report: OpenLoopReport, delays_s: list[floa
         "statuses": dict(report.statuses),
         "failed": report.failed,
         "unsent": report.unsent,
-        "fell_behind": report.fell_behind,
+        "void": report.void,
         "visible_ms": _percentiles_ms(delays_s),
         "answer_ms": report.latency.told_ms(),
         "generator_late_ms": report.lateness.told_ms(),

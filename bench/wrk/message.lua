@@ -1,6 +1,10 @@
 -- One rate per request as a JSON object: POST /, over 3 000 subjects and all rates from 0 to 100. For a bridge, which
 -- passes on what it gets. The requests are made before the run, so that wrk does nothing but send.
 
+dofile((debug.getinfo(1, "S").source:match("^@(.*/)") or "") .. "report.lua")
+
+rates_per_request = 1
+
 local requests = {}
 
 function init(args)
@@ -15,11 +19,4 @@ local next_request = 0
 function request()
   next_request = (next_request + 1) % 3000
   return requests[next_request]
-end
-
-function done(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format(
-    '\n{"requests":%d,"duration_us":%d,"not_200":%d,"connect":%d,"read":%d,"write":%d,"timeout":%d}\n',
-    summary.requests, summary.duration, errors.status, errors.connect, errors.read, errors.write, errors.timeout))
 end

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import __main__ as command
+from bench import commands as command
 from bench.bars import Options
 from bench.brokers import memory, table
 from bench.brokers.contestants import CONTESTANTS, KAFKA, NATS, RABBIT_CLASSIC, RABBIT_QUORUM, REDIS, Contestant

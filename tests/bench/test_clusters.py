@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-import bench.__main__ as command
+import bench.commands as command
 from bench.clusters.course import Course, Kill
 from bench.clusters.gaps import longest_gap_s
 from bench.clusters.run import KINDS, bars, lines, met

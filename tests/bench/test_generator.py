@@ -18,22 +18,26 @@ async def test_it_measures_itself() -> None:
     free, paced = carried.free, carried.paced
     assert set(free.statuses) == set(paced.statuses) == {200}
     assert paced.scheduled == RATE * 0.3
-    assert 0 < paced.cpu_share < 2
+    assert free.confirmed == free.scheduled > generator.CONNECTIONS
+    assert paced.confirmed == paced.scheduled - paced.unsent == paced.lateness.count - paced.unsent
     assert carried.per_core_s == pytest.approx(paced.sent / paced.cpu_s)
-    assert len(generator.lines(carried)) == 3
+    full, scheduled, verdict = generator.lines(carried)
+    assert full.startswith(f"at full speed, 64 connections: {free.confirmed_per_s:,.0f} requests/s, ")
+    assert f"{paced.cpu_share:.0%} of a core; itself late by " in scheduled
+    assert f"one core carries {carried.per_core_s:,.0f} requests/s" in verdict
 
 
 def test_a_request_costs_little() -> None:
-    """Twice the bar, for a machine on which other tests run, on the event loop that benches use."""
+    """No more than the bar, of which half is usual, on the event loop that benches use."""
     report = uvloop.run(_paced())
-    assert report.confirmed == 5000
-    assert report.cpu_s / report.sent < 2 / RATE
+    assert report.confirmed == report.sent > RATE / 4
+    assert report.cpu_s / report.sent < 1 / RATE
 
 
 async def _paced() -> OpenLoopReport:
     async with generator.do_nothing() as server:
         requests = generator.requests(server.address)
-        return await open_loop([server.address], requests, Ledger(), Schedule(5000, 1), connections=64)
+        return await open_loop([server.address], requests, Ledger(), Schedule(RATE, 0.5), connections=64)
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,18 @@ async def test_a_service_that_is_not_there() -> None:
     code, lines = await ended(await started("http://127.0.0.1:1", "--users", "1"))
     assert code == 1
     assert any(line.startswith("no Fanrate can be read at http://127.0.0.1:1: ") for line in lines)
+
+
+async def test_steps_end_where_the_bound_is_broken(service: tuple[Process, str]) -> None:
+    """No answer comes within a microsecond."""
+    _, url = service
+    code, lines = await ended(await started(url, "--users", "20", SHAPE="steps", P99_MS="0.001"))
+    assert code == 0
+    assert lines[-1] == "LOSS 0 DUP 0"
+    assert lines[-3].startswith("no step was good: already with 2 users, ")
+
+
+async def test_a_bound_that_is_none() -> None:
+    code, lines = await ended(await started("http://127.0.0.1:1", P99_MS="nan"))
+    assert code == 2
+    assert "P99_MS=nan: takes a number above 0" in lines

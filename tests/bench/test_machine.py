@@ -50,3 +50,21 @@ def test_what_counts_as_busy(worked_s: float, stolen_s: float, ours_s: float, bu
 
 def test_a_busy_machine_is_told() -> None:
     assert str(Busy(0.25, 0.1, 3.0)) == "others took 25% of the processors, the host 10%"
+
+
+LIMITS = """\
+import resource
+from bench.machine import allow_files
+resource.setrlimit(resource.RLIMIT_NOFILE, ({}, {}))
+print(allow_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "told"),
+    [(256, 2000, "1936 2000 2000"), (256, 20_000, "16320 16384 20000"), (20_000, 20_000, "19936 20000 20000")],
+)
+def test_as_many_files_as_may_be(soft: int, hard: int, told: str) -> None:
+    code = LIMITS.format(soft, hard)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == told

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import subprocess
 import sys
 
 import pytest
 from aiohttp import web
 
-from bench.__main__ import main
 from bench.client import Address
-from bench.ledger import Ledger
+from bench.commands import main
+from bench.ledger import Ledger, compare_totals
 from bench.load import closed_loop
 from bench.measure import Measured, MeasureFailed, lines, measure
 from bench.reading import Reader
@@ -52,7 +53,9 @@ def test_latencies_are_told_where_the_schedule_was_kept() -> None:
     for duration_s in (0.002, 0.5):
         measured.paced.latency.record(duration_s)
         measured.paced.confirmed_at.append(1.0)
+    measured.paced.lateness.record(0.0015)
     told = lines(measured)
+    assert told[2].endswith(" of a core, and was itself late by 1.50 ms (p99), which latencies include")
     assert re.search(r" ms: p50 2\.0\d, p90 50\d\.\d+, p99 50\d\.\d+, p99\.9 50\d\.\d+, max 50\d\.\d+$", told[1])
     assert told[-1] == "nobody answers"
     assert not measured.fine
@@ -65,8 +68,29 @@ async def test_a_schedule_that_is_not_kept_is_void(url: str) -> None:
     assert measured.verdict.clean
     assert not measured.fine
     told = "\n".join(lines(measured))
-    assert re.search("latencies are void: .*fell behind.*; lower --rate", told)
+    assert re.search("latencies are void: .*; lower --rate", told)
     assert "p99.9" not in told
+
+
+@pytest.mark.parametrize(("every", "void"), [(50, "2 of 100 requests were not confirmed"), (10**6, "")])
+async def test_what_is_not_confirmed_makes_latencies_void(serve: Serve, every: int, void: str) -> None:
+    counted = 0
+
+    async def now_and_then(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal counted
+        if request.method == "POST":
+            counted += 1
+            return web.Response(status=400 if counted % every == 0 else 200)
+        return web.json_response({"count": 0, "sum": 0, "distribution": {}})
+
+    measured = Measured(f"http://{await serve(now_and_then)}", 4, ledger=Ledger())
+    await measure(measured, rate=200, seconds=0.5, patience_s=0.1)
+    told = lines(measured)
+    if not measured.paced.late:  # others may disturb the generator
+        assert measured.paced.void == void
+        assert told[1].startswith(f"latencies are void: {void}" if void else "from when each was due")
+    measured.verdict = compare_totals(sent=98, confirmed=98, counted=98)
+    assert measured.fine is not bool(measured.paced.void)
 
 
 async def test_a_service_that_loses_is_found(serve: Serve) -> None:
@@ -143,6 +167,53 @@ def test_what_cannot_be_measured_is_one_line(
     written = capsys.readouterr().err
     assert written.startswith(told)
     assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://a..b:80",
+        f"http://{'a' * 70}.example:80",
+        "http://\N{LATIN SMALL LETTER A WITH DIAERESIS}.example:1",
+        "http://user:secret@127.0.0.1:80",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:70000",
+        "http://127.0.0.1/#there",
+        "http://a b:80",
+    ],
+)
+def test_a_wrong_url_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", "--url", url]) == 2
+    written = capsys.readouterr().err
+    assert written.startswith(f"--url: {url!r}")
+    assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://localhost", "localhost:80"),
+        ("http://api_1.Example.org.:81/", "api_1.example.org.:81"),
+        ("http://10.0.0.1:82", "10.0.0.1:82"),
+        ("http://[::1]:83", "[::1]:83"),
+        ("http://[fe80::1%25eth0]:84", "[fe80::1%25eth0]:84"),
+    ],
+)
+def test_a_url_that_a_client_can_be_pointed_at(url: str, told: str) -> None:
+    assert str(Address.of(url)) == told
+
+
+def test_more_connections_than_files_are_refused_by_name() -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -n 256; exec "$0" -m bench measure --connections 500', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "500 connections are more than the 192 that `ulimit -Hn` leaves room for" in done.stderr
 
 
 @pytest.mark.parametrize(

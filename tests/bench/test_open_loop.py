@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import resource
 import signal
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from bench.generator import requests as cheap_requests
 from bench.ledger import Ledger
 from bench.load import OpenLoopReport, rate_request, rates_request
 from bench.open_loop import full_speed, open_loop
+from bench.pacing import OutOfFiles
 from bench.schedule import Schedule
 from core.lifecycle import until
 from tests.bench.conftest import Serve
@@ -77,6 +79,7 @@ async def test_falling_behind_is_detected(server: Server) -> None:
     report = await open_loop([server.address], requests(server.address), ledger, Schedule(500, 0.3), connections=2)
     assert report.fell_behind
     assert report.unsent > 100
+    assert f"{report.unsent} of 150 requests found no free connection in time" in report.void
     assert report.unsent + ledger.sent_rates == 150
 
 
@@ -319,6 +322,32 @@ async def test_a_generator_that_is_kept_from_its_work_is_void() -> None:
     assert report.lateness.percentile_s(99) > 0.02
 
 
+@pytest.mark.parametrize(
+    ("late_s", "latency_s", "late"),
+    [(0.0015, 0.0016, False), (0.015, 0.016, True), (0.003, 0.05, False), (0.015, 0.05, True), (0.025, 1, True)],
+)
+def test_a_generator_whose_own_delay_shows_in_the_latencies_is_void(
+    late_s: float, latency_s: float, late: bool
+) -> None:
+    report = OpenLoopReport(scheduled=1, scheduled_s=1.0)
+    report.lateness.record(late_s)
+    report.latency.record(latency_s)
+    report.confirmed_at.append(latency_s)
+    assert report.late is late
+    assert report.void == (
+        f"the generator itself fell behind, {late_s * 1000:.1f} ms late (p99), 0.0 s without a pause" if late else ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("failed", "cut_short", "void"), [(0, 0, ""), (1, 1, ""), (2, 0, "2 of 1001 requests"), (8, 7, "")]
+)
+def test_requests_without_a_confirm_make_it_void(failed: int, cut_short: int, void: str) -> None:
+    report = OpenLoopReport(Counter({200: 999}), scheduled=999 + failed, silent=failed, cut_short=cut_short)
+    report.confirmed_at.extend([1.0] * 999)
+    assert report.void == (f"{void} were not confirmed" if void else "")
+
+
 async def test_a_generator_that_cannot_keep_up_is_void() -> None:
     """More than any core carries: requests pile up though the server would take them."""
     async with do_nothing() as server:
@@ -346,6 +375,7 @@ async def test_a_cancelled_loop_has_written_its_books(server: Server) -> None:
         await load
     assert (ledger.confirmed_rates, ledger.unknown_rates) == (5, 2)
     assert (report.statuses, report.silent) == ({200: 5}, 2)
+    assert report.cut_short < 2
 
 
 async def test_a_loop_that_runs_out_of_requests_says_so(server: Server) -> None:
@@ -357,6 +387,16 @@ async def test_a_loop_that_runs_out_of_requests_says_so(server: Server) -> None:
             Schedule(100, 1),
             connections=1,
         )
+
+
+async def test_files_that_run_out_are_not_the_servers_refusal(server: Server) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+    try:
+        with pytest.raises(OutOfFiles, match="no 64 connections can be opened here: Too many open files"):
+            await full_speed([server.address], requests(server.address), Ledger(), seconds=0.1, connections=64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_full_speed_lasts_as_long_as_it_is_told(server: Server) -> None:

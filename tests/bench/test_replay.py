@@ -11,8 +11,8 @@ from importlib.resources import files
 import pytest
 from aiohttp import web
 
-from bench.__main__ import main
 from bench.client import Address
+from bench.commands import main
 from bench.ledger import Fault, Ledger
 from bench.load import closed_loop, rate_request
 from bench.reading import Reader, await_counted

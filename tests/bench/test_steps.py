@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.steps import HELD, LOOKS, MOST_STEPS, Look, Steps
 
 FINE = Look(0.02, 100.0)
@@ -39,7 +41,7 @@ def test_two_looks_beyond_the_bound_and_the_step_before_is_held_and_told() -> No
     assert steps.users is None
     assert steps.lines() == [
         "the last good step: 40 users, 100 requests/s, p99 20 ms",
-        "with 60 users, 93 requests/s, p99 300 ms it went beyond 100 ms or requests failed, in 2 looks",
+        "with 60 users, 93 requests/s, p99 300 ms it went beyond 100 ms, failed or fell silent, in 2 looks",
     ]
 
 
@@ -58,6 +60,27 @@ def test_fast_failures_are_no_good_step() -> None:
         steps.see(look)
     assert steps.users is None
     assert steps.lines()[0].startswith("no step was good: already with 20 users, ")
+
+
+@pytest.mark.parametrize("look", [Look(0.0, 0.0), Look(0.02, 24.0), Look(0.02, 100.0, waiting_s=0.2)])
+def test_a_service_that_answers_few_or_nobody_has_no_good_step(look: Look) -> None:
+    """What is not answered is in no percentile: that of none is 0."""
+    steps = Steps(20, 0.1)
+    _pass(steps, 1)
+    for each in (CHANGED, look, look):
+        assert steps.users == 40
+        steps.see(each)
+    assert steps.users == 20
+    assert steps.broken is not None
+    assert steps.broken.p99_s == max(look.p99_s, look.waiting_s)
+
+
+def test_who_waits_within_the_bound_is_in_the_percentile_later() -> None:
+    steps = Steps(20, 0.1)
+    for each in (CHANGED, *[Look(0.02, 100.0, waiting_s=0.09)] * LOOKS):
+        steps.see(each)
+    assert steps.good is not None
+    assert steps.good.p99_s == 0.02
 
 
 def test_it_ends_also_where_nothing_gives_in() -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 from bench import wrk
 from bench.bars import Bar
 from bench.client import Address
+from tests.bench.servers import Server
 from tests.servers import needs
 
 LINE = b'{"requests":1000,"duration_us":2000000,"not_200":10,"connect":1,"read":2,"write":3,"timeout":4}'
@@ -71,6 +72,20 @@ def test_a_bar_is_met_on_its_side_and_never_by_a_void_run(value: float | None, a
     bar = Bar("measure", "ms", 1.1, at_most, value)
     assert bar.met is met
     assert str(bar).endswith("met" if met else "MISSED")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "usage: wrk ... -s bench/wrk/bytes.lua URL -- FILE"),
+        (["/nowhere/requests"], "/nowhere/requests: No such file or directory"),
+    ],
+)
+async def test_requests_from_no_file(server: Server, arguments: list[str], told: str) -> None:
+    needs("wrk")
+    with pytest.raises(wrk.WrkFailed) as caught:
+        await wrk.told(server.address, "bytes", connections=1, seconds=1, arguments=arguments)
+    assert str(caught.value) == told
 
 
 async def test_threads_begin_elsewhere_and_what_is_told_is_what_wrk_prints(

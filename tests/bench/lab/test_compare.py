@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import __main__ as command
+from bench import commands as command
 from bench.lab import compare
 from bench.lab.compare import Comparison
 from bench.lab.document import Books, Run, Setup, Workload

@@ -9,9 +9,10 @@ import pytest
 
 from bench.lab.document import Setup, Workload
 from bench.lab.experiment import FANRATE, BadExperiment, Row, load, named, rows_of
-from bench.lab.order import visits
-from bench.lab.sitting import file_name
+from bench.lab.order import Turn, turns
+from bench.lab.sitting import check, file_name
 from bench.peers import PEERS
+from core.errors import SettingsError
 
 
 @pytest.mark.parametrize("name", named())
@@ -43,7 +44,7 @@ def test_every_list_is_an_axis_and_the_offered_loads_are_none() -> None:
         ({"broker": "nats", "replicas": 0}, {}, "replicas"),
         ({"broker": "nats", "replica": 1}, {}, "replica"),
         ({"replicas": 1}, {}, "broker"),
-        ({"broker": "nats", "settings": "MAX_IN_FLIGHT"}, {}, "MAX_IN_FLIGHT"),
+        ({"broker": "nats", "settings": "MAX_IN_FLIGHTS=1"}, {}, "MAX_IN_FLIGHTS"),
         ({"broker": "nats", "system": "faster"}, {}, "faster"),
         ({"broker": "nats"}, {"offered": [0.5, 3]}, "offered"),
         ({"broker": "nats"}, {"seconds": 0}, "seconds"),
@@ -75,6 +76,13 @@ def test_a_file_that_is_no_experiment_is_refused_by_name(tmp_path: Path, text: s
         load(str(path))
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(b"title = '\xff'")
+    with pytest.raises(BadExperiment, match=r"bad\.toml"):
+        load(str(path))
+
+
 def test_a_file_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(BadExperiment, match="brokers, peers, scale"):
         load("nothing-of-that-name")
@@ -94,21 +102,44 @@ def _rows() -> list[Row]:
     )
 
 
-def test_each_round_takes_every_row_once_and_a_setup_is_up_once_a_round() -> None:
-    planned = visits(_rows(), 3, "seed")
-    assert Counter((row, visit.turn) for visit in planned for row in visit.rows) == Counter(
-        (row, turn) for row in _rows() for turn in (1, 2, 3)
-    )
-    assert [visit.turn for visit in planned] == sorted(visit.turn for visit in planned)
-    assert len(planned) == 3 * 12
+def test_each_round_takes_every_row_once() -> None:
+    planned = turns(_rows(), 3, "seed")
+    assert Counter(planned) == Counter(Turn(row, number) for row in _rows() for number in (1, 2, 3))
+    assert [turn.number for turn in planned] == sorted(turn.number for turn in planned)
 
 
 def test_the_order_is_random_and_the_seed_tells_it() -> None:
-    first, again, other = (visits(_rows(), 3, seed) for seed in ("one", "one", "two"))
+    first, again, other = (turns(_rows(), 3, seed) for seed in ("one", "one", "two"))
     assert first == again
     assert first != other
-    rounds = [[visit.setup for visit in first if visit.turn == turn] for turn in (1, 2, 3)]
+    rounds = [[turn.row for turn in first if turn.number == number] for number in (1, 2, 3)]
     assert rounds[0] != rounds[1] != rounds[2]
+    assert rounds[0] != _rows()
+
+
+@pytest.mark.parametrize(
+    ("setup", "workload", "why"),
+    [
+        (Setup("nats", replicas=3), Workload(connections=2), "2 connections for 3 replicas"),
+        (Setup("nats", system="go", dispatch="topics"), Workload(), "dispatch"),
+        (Setup("nats", system="go", processes=2), Workload(), "processes"),
+        (Setup("nats", system="go", settings="TOPICS=3"), Workload(), "settings"),
+        (Setup("nats", system="go"), Workload(rates_per_request=2), "one rate per request"),
+    ],
+)
+def test_a_row_that_would_say_what_it_is_not_is_refused(setup: Setup, workload: Workload, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        check(Row("s", setup, workload))
+
+
+def test_rows_that_are_what_they_say_are_taken() -> None:
+    for row in (row for name in named() for row in load(name).rows):
+        check(row)
+    check(Row("s", Setup("nats", replicas=3, balancer="nginx-tuned"), Workload(connections=1)))
+
+
+def test_equal_rows_are_one() -> None:
+    assert len(rows_of("s", {"broker": ["nats", "nats"]}, {"connections": [1, 1]})) == 1
 
 
 def test_file_names_are_of_one_row_and_turn() -> None:
@@ -118,3 +149,4 @@ def test_file_names_are_of_one_row_and_turn() -> None:
     assert file_name(other, 1) != file_name(Row("s", Setup("nats"), Workload()), 1)
     assert file_name(other, 1) == file_name(Row("s", Setup("nats"), Workload(subjects=7)), 1)
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-") for name in names)
+    assert len(file_name(Row("s" * 300, Setup("nats"), Workload()), 1)) < 200

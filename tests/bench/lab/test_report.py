@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from bench import __main__ as command
+from bench import commands as command
 from bench.lab.document import Run, Setup, Workload
 from bench.lab.report import markdown, page, palette
 from bench.lab.report.plots import numbered

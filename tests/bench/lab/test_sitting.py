@@ -65,10 +65,12 @@ async def test_a_run_is_measured_accounted_for_and_not_made_again(tmp_path: Path
         again.open(resume=False)
     again.open(resume=True)
     assert again.id == first.id
+    with pytest.raises(FolderTaken, match="--quick"):
+        Sitting(first.experiment, tmp_path, quick=False, say=lambda line: None).open(resume=True)
     assert not again.left
     more = Sitting(Experiment("test", "", 2, first.experiment.rows), tmp_path, quick=True, say=lambda line: None)
     more.open(resume=True)
-    assert [visit.turn for visit in more.left] == [2]
+    assert [turn.number for turn in more.left] == [2]
 
 
 async def test_several_replicas_share_the_load_and_the_books(tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ async def test_several_replicas_share_the_load_and_the_books(tmp_path: Path) -> 
     assert run.ledger is not None
     assert run.ledger.closed
     assert sum("bytes.lua" in command for command in run.commands) == 2
+    assert run.service_settings["MIN_INTERVAL_S"] == "0.002"
 
 
 async def test_consumers_that_are_frozen_count_afterwards(tmp_path: Path) -> None:
@@ -133,18 +136,18 @@ async def test_a_server_that_dies_is_named_and_the_rest_goes_on(tmp_path: Path) 
 
     made = sitting(tmp_path, {"broker": "nats", "replicas": [1, 2]}, {**SHORT, "offered": []})
     made.say = kill_at_full_load
-    failed, measured = await made.hold()
+    failed, measured = sorted(await made.hold(), key=lambda run: run.order)
     assert (failed.outcome, measured.outcome) == ("failed", "measured"), (failed.reason, measured.reason)
     assert "nats" in failed.reason
     again = Sitting(made.experiment, tmp_path, quick=True, say=lambda line: None)
     again.open(resume=True)
-    assert [visit.setup for visit in again.left] == [failed.setup]
+    assert [turn.row.setup for turn in again.left] == [failed.setup]
 
 
 async def test_a_folder_that_takes_no_more_ends_it_by_name(tmp_path: Path) -> None:
     made = sitting(tmp_path, {"broker": "nats"}, {**SHORT, "offered": []})
-    for row in made.experiment.rows:
-        made.path_of(row, 1).with_suffix(".new").symlink_to("/dev/full")
+    for turn in made.left:
+        made.path_of(turn).with_suffix(".new").symlink_to("/dev/full")
     with pytest.raises(CannotWrite, match="No space left on device"):
         await made.hold()
     assert not _documents(tmp_path)
