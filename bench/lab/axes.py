@@ -76,6 +76,8 @@ AXES: Final = (
     Axis("offered", "offered", lambda row: row.workload.offered, lambda value: f"offered {shares(value)}"),
     Axis("arrivals", "arrivals", lambda row: row.workload.arrivals, lambda value: f"arrivals {value}"),
     Axis("consumers", "consumers", lambda row: row.workload.consumers, lambda value: f"consumers {value}"),
+    Axis("machine", "machine", lambda row: row.machine),
+    Axis("build", "build", lambda row: row.build, lambda value: f"build {value}"),
 )
 
 

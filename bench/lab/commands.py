@@ -79,7 +79,8 @@ def add_compare(commands: argparse._SubParsersAction[Subcommand]) -> None:
         "from the turns of all rows; what differs by less is called equal. CPU figures are corrected for how fast the "
         "machine was in each. Two folders that were measured with the same command on the same machine serve best, "
         "with three turns or more.",
-        epilog="Exit codes: 0 nothing is worse; 1 something is, beyond noise, or a row that A has failed in B; "
+        epilog="Exit codes: 0 nothing is worse; 1 something is, beyond noise, or B lost something: a row that is "
+        "measured in A alone though B tried it, a turn that failed where none of A did, a ledger that did not close; "
         "2 no comparison: a folder without documents, a file that is none, no common row, a single turn of each.",
     )
     command.add_argument("a", type=Path, metavar="A", help="a folder of runs, or one run's file: before")

@@ -31,12 +31,12 @@ def told_share(workload: Workload) -> float | None:
 
 
 def told_tail(run: Run) -> Tail | None:
-    """The load at that share, unless the generator fell behind in it."""
+    """The load at that share, unless it is void."""
     return tail_at(run, told_share(run.workload))
 
 
 def tail_at(run: Run, share: float | None) -> Tail | None:
-    """None too where the generator fell behind."""
+    """None too where it is void."""
     return next((tail for tail in run.tails if tail.offered == share and not tail.void), None)
 
 

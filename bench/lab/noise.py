@@ -9,7 +9,8 @@ distance (Huber's). Of three turns a median would throw away a third of what the
 *A row's noise* is its own variance, moved towards that of all rows as much as rows are alike (Smyth 2004, Linear models
 and empirical Bayes methods, as in limma): where all are about equally noisy a row counts as one of them, where rows
 differ a noisier one keeps more of its own. Student's t for the degrees of freedom that come of it gives the
-threshold that an equal pair passes once in a hundred.
+threshold that an equal pair passes once in a hundred. Of fewer than six rows it cannot be told how alike they are;
+all their turns make one variance then.
 
 *Two sittings* differ as a whole if the build changed, so what all rows did together is looked at as well: when the
 median of their differences is beyond its noise, a row that follows it counts as changed, although its own turns alone
@@ -25,8 +26,10 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, median, stdev, variance
+from statistics import fmean, median, stdev, variance
 from typing import Final, Literal, TypeVar
+
+from bench.lab.student import digamma, quantile, trigamma, trigamma_inverse
 
 FALSE_CALLS: Final = 0.01
 """Of pairs that are equal, how many may be called different."""
@@ -38,6 +41,11 @@ _PULL: Final = 1.345
 _EFFICIENCY: Final = 1.06
 """The variance of the estimate against that of a plain mean; 0.95 of its efficiency remain by that pull."""
 _ROUNDS: Final = 30
+_ENDLESS: Final = math.log(1e6)
+"""No larger noise is told."""
+_MANY: Final = 6
+"""From so many rows on how much they differ in noise can be told. Of four rows with two turns each it would be told so
+badly that two equal rows in a hundred are called different."""
 _SURE: Final = 1000.0
 """Degrees of freedom beyond which more make no difference."""
 
@@ -53,6 +61,9 @@ class Noise:
 
     variance: float
     freedom: float
+    whole: bool = False
+    """Whether it stands for each row as it is: of so few rows that how much they differ in noise is not known, a row's
+    own turns are in it already and must not count twice."""
 
     @property
     def share(self) -> float:
@@ -100,13 +111,21 @@ def typical(turns: Sequence[float], noise: Noise | None) -> float:
     return math.exp(_centre(_logs(turns), noise))
 
 
-def difference(a: Sequence[float], b: Sequence[float], noise: Noise | None, *, least: float = 0.0) -> Difference:
-    """Two rows, each with at least one turn; less than `least` (a difference of logarithms) counts for nothing."""
+def difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    noise: Noise | None,
+    *,
+    least: float = 0.0,
+    false_calls: float = FALSE_CALLS,
+) -> Difference:
+    """Two rows, each with at least one turn; less than `least` (a difference of logarithms) counts for nothing. Of
+    pairs that are equal a share of `false_calls` is called different."""
     change = _centre(_logs(b), noise) - _centre(_logs(a), noise)
     if noise is None:
         return Difference(math.expm1(change), math.inf, "unknown")
-    threshold = max(least, _threshold((a, b), noise))
-    return Difference(math.expm1(change), math.expm1(threshold), _call(change, threshold))
+    threshold = max(least, _threshold((a, b), noise, false_calls))
+    return Difference(math.expm1(change), math.expm1(min(threshold, _ENDLESS)), _call(change, threshold))
 
 
 def differences(
@@ -129,7 +148,7 @@ def _together(alone: Sequence[Difference], least: float) -> Difference | None:
         return None
     changes = [math.log1p(one.change) for one in alone]
     spread = math.sqrt(math.pi / 2) * stdev(changes) / math.sqrt(len(changes))
-    threshold = max(least, _quantile(len(changes) - 1, FALSE_MOVES) * spread)
+    threshold = max(least, quantile(len(changes) - 1, FALSE_MOVES) * spread)
     middle = median(changes)
     return Difference(math.expm1(middle), math.expm1(threshold), _call(middle, threshold))
 
@@ -147,11 +166,11 @@ def _call(change: float, threshold: float) -> Call:
     return "higher" if change > 0 else "lower"
 
 
-def _threshold(rows: Sequence[Sequence[float]], noise: Noise) -> float:
-    squares, freedom = _squares(rows)
+def _threshold(rows: Sequence[Sequence[float]], noise: Noise, false_calls: float) -> float:
+    squares, freedom = (0.0, 0) if noise.whole else _squares(rows)
     variance = (noise.freedom * noise.variance + squares) / (noise.freedom + freedom)
     spread = math.sqrt(_EFFICIENCY * variance * sum(1 / len(turns) for turns in rows))
-    return _quantile(noise.freedom + freedom, FALSE_CALLS) * spread
+    return quantile(noise.freedom + freedom, false_calls) * spread
 
 
 def _squares(rows: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -186,51 +205,13 @@ def _pooled(spreads: Sequence[tuple[float, int]]) -> Noise | None:
     mean = sum(each * freedom for each, freedom in spreads) / sum(freedom for _, freedom in spreads)
     if mean == 0:
         return Noise(0.0, _SURE)
-    if len(spreads) < 4:
-        return Noise(mean, float(sum(freedom for _, freedom in spreads)))
+    if len(spreads) < _MANY:
+        return Noise(mean, float(sum(freedom for _, freedom in spreads)), whole=True)
     logs = [
-        math.log(max(each, mean / 1000)) - _digamma(freedom / 2) + math.log(freedom / 2) for each, freedom in spreads
+        math.log(max(each, mean / 1000)) - digamma(freedom / 2) + math.log(freedom / 2) for each, freedom in spreads
     ]
-    excess = variance(logs) - fmean(_trigamma(freedom / 2) for _, freedom in spreads)
+    excess = variance(logs) - fmean(trigamma(freedom / 2) for _, freedom in spreads)
     if excess <= 0:
         return Noise(mean, float(sum(freedom for _, freedom in spreads)))
-    half = _trigamma_inverse(excess)
-    return Noise(math.exp(fmean(logs) + _digamma(half) - math.log(half)), min(_SURE, 2 * half))
-
-
-def _quantile(freedom: float, beyond: float) -> float:
-    """Of Student's t, of which `beyond` lies beyond on both sides, by the expansion around the normal (Abramowitz and
-    Stegun, 26.7.5): at 0.01 within 2 % from four degrees of freedom on, too small below."""
-    z = NormalDist().inv_cdf(1 - beyond / 2)
-    d = max(1.0, freedom)
-    return (
-        z
-        + (z**3 + z) / (4 * d)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
-    )
-
-
-def _digamma(x: float) -> float:
-    below = 0.0
-    while x < 8:
-        below -= 1 / x
-        x += 1
-    return below + math.log(x) - 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4) - 1 / (252 * x**6)
-
-
-def _trigamma(x: float) -> float:
-    below = 0.0
-    while x < 8:
-        below += 1 / x**2
-        x += 1
-    return below + 1 / x + 1 / (2 * x**2) + 1 / (6 * x**3) - 1 / (30 * x**5) + 1 / (42 * x**7)
-
-
-def _trigamma_inverse(value: float) -> float:
-    """By halving: it only falls."""
-    low, high = 1e-3, _SURE
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _trigamma(middle) > value else (low, middle)
-    return low
+    half = trigamma_inverse(excess)
+    return Noise(math.exp(fmean(logs) + digamma(half) - math.log(half)), min(_SURE, 2 * half))

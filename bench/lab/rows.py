@@ -1,4 +1,4 @@
-"""Rows: all turns of one setup under one workload, put together."""
+"""Rows: all turns of one setup under one workload, by one build on one machine, put together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final, get_args
 
 from bench.lab import document
-from bench.lab.document import Outcome, Run, Setup, Workload
+from bench.lab.document import Outcome, Run, Setup, Tail, Workload
 from bench.lab.figures import Figure, tail_at
 from core.errors import FanrateError
 from core.settings import Dispatch
@@ -20,6 +20,10 @@ _BROKERS: Final = get_args(Broker)
 _DISPATCHES: Final = get_args(Dispatch)
 _ROLES: Final = ("api", "balancer", "broker", "process", "redis", "load")
 """In the order of a rate's way; others follow."""
+
+
+Asked = tuple[str, Setup, Workload]
+Key = tuple[str, Setup, Workload, str, str]
 
 
 class NoDocuments(FanrateError):
@@ -52,10 +56,17 @@ class Row:
     series: str
     setup: Setup
     workload: Workload
+    machine: str
+    build: str
     runs: tuple[Run, ...]
 
     @property
-    def key(self) -> tuple[str, Setup, Workload]:
+    def key(self) -> Key:
+        return self.series, self.setup, self.workload, self.machine, self.build
+
+    @property
+    def asked(self) -> Asked:
+        """What it is a row of, whatever measured it."""
         return self.series, self.setup, self.workload
 
     @property
@@ -85,9 +96,21 @@ class Row:
         return _by_role([run.memory_peak_bytes for run in self.measured])
 
     def offered(self) -> list[float]:
-        """The loads on a schedule that at least one turn kept up with, ascending."""
+        """The loads on a schedule of which at least one turn counts, ascending."""
         shares = {tail.offered for run in self.measured for tail in run.tails if not tail.void}
         return sorted(shares)
+
+    def void_loads(self) -> dict[float, list[Tail]]:
+        """The loads on a schedule that say nothing in some turn, ascending, with what those turns had."""
+        found: dict[float, list[Tail]] = {}
+        for tail in sorted((tail for run in self.measured for tail in run.tails if tail.void), key=_offered):
+            found.setdefault(tail.offered, []).append(tail)
+        return found
+
+    def scheduled_per_s(self, offered: float) -> float:
+        """Requests that one offered load was, the median over turns; 0 without any."""
+        found = [tail.scheduled_per_s for run in self.measured if (tail := tail_at(run, offered))]
+        return median(found or [0.0])
 
     def latency_ms(self, offered: float, percentile: str) -> Spread | None:
         """Over the measured turns, at one offered load."""
@@ -102,10 +125,21 @@ class Row:
 
 def rows(runs: Iterable[Run]) -> list[Row]:
     """Runs put together by row, ordered by what they are, not by when they ran."""
-    turns: dict[tuple[str, Setup, Workload], list[Run]] = {}
+    turns: dict[Key, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.at, run.sitting, run.order)):
-        turns.setdefault(run.row, []).append(run)
+        turns.setdefault((*run.row, machine_of(run), build_of(run)), []).append(run)
     return sorted((Row(*key, tuple(found)) for key, found in turns.items()), key=_place)
+
+
+def machine_of(run: Run) -> str:
+    """By what machines are told apart."""
+    cores = run.machine.cores
+    return f"{run.machine.processor}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def build_of(run: Run) -> str:
+    """By what builds are told apart."""
+    return f"{run.fanrate} {run.commit}".strip()
 
 
 def read(paths: Sequence[Path]) -> list[Run]:
@@ -123,6 +157,10 @@ def roles_in_order(names: Iterable[str]) -> list[str]:
     """Each once, in the order of a rate's way."""
     found = set(names)
     return [*(role for role in _ROLES if role in found), *sorted(found.difference(_ROLES))]
+
+
+def _offered(tail: Tail) -> float:
+    return tail.offered
 
 
 def _spread(values: Iterable[float | None]) -> Spread | None:
@@ -157,4 +195,6 @@ def _place(row: Row) -> tuple[object, ...]:
         work.offered,
         work.arrivals,
         work.consumers,
+        row.machine,
+        row.build,
     )

@@ -4,7 +4,8 @@ A virtual machine's host makes it slower and faster while it runs, by more than 
 tells how long a fixed piece of work took beside its load (`calibration_us`). A service suffers more, or less, from a
 slower hour than that piece does: by how much is taken from the data, as the slope of one against the other, on
 logarithms, over the turns of each row in each sitting (an analysis of covariance with one slope for all rows). Few
-turns, or a steady machine, say little about a slope; it stays near 1 then.
+turns, or a steady machine, say little about a slope; it stays near 1 then. Without two turns of any row nothing at all
+is known of it, and figures stay as they are.
 """
 
 from __future__ import annotations
@@ -35,24 +36,32 @@ def usual_us(runs: Iterable[Run]) -> float:
 def at_speed(runs: Sequence[Run], us: float, slope: float) -> list[Run]:
     """`runs` with their processor time as if the fixed piece of work had always taken `us`; those that do not tell how
     long it took as they are."""
-    return [_scaled(run, (us / run.calibration_us) ** slope) if us and run.calibration_us > 0 else run for run in runs]
+    return [_scaled(run, _factor(run, us, slope)) for run in runs]
 
 
 def at_usual_speed(runs: Sequence[Run]) -> list[Run]:
     """`runs` of any sittings, each as on its machine at the usual speed of that sitting."""
-    steepness = slope(runs)
+    return [_scaled(run, factor) for run, factor in zip(runs, factors(runs), strict=True)]
+
+
+def factors(runs: Sequence[Run]) -> list[float]:
+    """By what the processor time of each run is multiplied for that; 1 where nothing is known."""
+    steepness = slope(runs) or 0.0
     sittings = {run.sitting for run in runs}
     told = {sitting: usual_us(run for run in runs if run.sitting == sitting) for sitting in sittings}
-    return [one for run in runs for one in at_speed([run], told[run.sitting], steepness)]
+    return [_factor(run, told[run.sitting], steepness) for run in runs]
 
 
-def slope(runs: Iterable[Run]) -> float:
-    """How many per cent dearer a rate is where the fixed piece of work takes one per cent longer; 0 to STEEPEST."""
+def slope(runs: Iterable[Run]) -> float | None:
+    """How many per cent dearer a rate is where the fixed piece of work takes one per cent longer; 0 to STEEPEST. None
+    without two turns of a row in one sitting."""
     turns: dict[object, list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
         spent_us = cost(run)
         if run.outcome == "measured" and spent_us and run.calibration_us > 0:
             turns[run.sitting, run.row].append((math.log(run.calibration_us), math.log(spent_us)))
+    if all(len(pairs) < 2 for pairs in turns.values()):
+        return None
     together, along = PRIOR, PRIOR
     for pairs in turns.values():
         middle = fmean(x for x, _ in pairs)
@@ -60,6 +69,10 @@ def slope(runs: Iterable[Run]) -> float:
         together += sum((x - middle) * (y - height) for x, y in pairs)
         along += sum((x - middle) ** 2 for x, _ in pairs)
     return min(max(together / along, 0.0), STEEPEST)
+
+
+def _factor(run: Run, us: float, slope: float) -> float:
+    return (us / run.calibration_us) ** slope if us and run.calibration_us > 0 else 1.0
 
 
 def _scaled(run: Run, factor: float) -> Run:

@@ -36,7 +36,7 @@ def _blocks(report: Report) -> Iterator[str]:
     for warning in report.warnings:
         yield f"> **Warning.** {warning}"
     yield "## What to choose, and why"
-    if not report.answers:
+    if not report.answers and not report.introduction:
         yield "Nothing was measured of Fanrate, so there is nothing to choose from."
     yield from report.introduction
     for answer in report.answers:

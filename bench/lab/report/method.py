@@ -13,12 +13,18 @@ from bench.lab.rows import Row
 _PEAKS: Final = (
     "Peaks are closed loops: each connection sends when it was answered, and no latency is taken from them. CPU time "
     "is that of the operating system's accounts, children included, until all rates of the load were counted; it is "
-    "told as at the machine's usual speed, by what a fixed piece of work took beside each load."
+    "{corrected}."
 )
+_CORRECTED: Final = (
+    "told as at the machine's usual speed, by what a fixed piece of work took beside each load: multiplied by factors "
+    "of {low:.2f} to {high:.2f}"
+)
+_AS_TAKEN: Final = "told as it was taken, whatever the machine's speed was in each turn"
 _SCHEDULES: Final = (
     "Latency and freshness come from an open loop, at {shares} of the peak of the same run unless a table says "
     "otherwise: requests leave on a schedule whatever the answers do, and each counts from when it should have left. "
-    "A load that the generator itself did not keep up with gives none."
+    "None is told of a load in which the generator itself was late, more was offered than the service takes, or more "
+    "than one request in a thousand was not confirmed; what was not measured says which."
 )
 _NOISE: Final = (
     "Noise is taken from the spread of all rows' turns; a difference that two equal rows would show once in a hundred "
@@ -31,9 +37,9 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     return [text for text in (_open_books(runs), _busy(runs), _failed(runs), _machines(runs)) if text]
 
 
-def method(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
-    """What a reader must know to judge the figures."""
-    told = [_turns(rows), _PEAKS]
+def method(runs: Sequence[Run], rows: Sequence[Row], factors: Sequence[float] = ()) -> list[str]:
+    """What a reader must know to judge the figures; processor time was multiplied by `factors`."""
+    told = [_turns(rows), _PEAKS.format(corrected=_corrected(factors))]
     if shares := share_told(rows):
         told.append(_SCHEDULES.format(shares=shares))
     told += [_NOISE, _missing(runs)]
@@ -42,6 +48,12 @@ def method(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
         of = plural(len(warm), "turn")
         told.append(f"Warm-up went on until two loads agreed; in {number(late)} of {of} none did.")
     return [text for text in told if text]
+
+
+def _corrected(factors: Sequence[float]) -> str:
+    if all(factor == 1 for factor in factors):
+        return _AS_TAKEN
+    return _CORRECTED.format(low=min(factors), high=max(factors))
 
 
 def _turns(rows: Sequence[Row]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.lab import speed
+from bench.lab.axes import drop, label
 from bench.lab.document import Run
 from bench.lab.report import method, words
 from bench.lab.report.peers import sentences
@@ -12,12 +14,11 @@ from bench.lab.report.plots import numbered, plots
 from bench.lab.report.ranking import contests
 from bench.lab.report.replicas import replicas
 from bench.lab.report.svg import Plot
-from bench.lab.report.tables import Table, tables, troubles
-from bench.lab.report.text import plural
+from bench.lab.report.tables import Table, heading, tables, troubles
+from bench.lab.report.text import listed, percent, plural
 from bench.lab.report.words import Answer
 from bench.lab.report.worth import worth
 from bench.lab.rows import Row, rows
-from bench.lab.speed import at_usual_speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Report:
 
 def report(runs: Sequence[Run]) -> Report:
     """At least one run. Processor time is told at the usual speed of each sitting's machine."""
-    runs = at_usual_speed(runs)
+    factors = speed.factors(runs)
+    runs = speed.at_usual_speed(runs)
     experiments = sorted({run.experiment for run in runs}, key=_place)
     held = [
         (experiment, series, rows([run for run in runs if (run.experiment, run.series) == (experiment, series)]))
@@ -62,7 +64,7 @@ def report(runs: Sequence[Run]) -> Report:
         words.answers(chosen),
         worth(chosen),
         method.facts(runs),
-        method.method(runs, every),
+        method.method(runs, every, factors),
         method.totals(runs),
         [_section(name, *one) for name, one in zip(names, held, strict=True)],
     )
@@ -75,7 +77,20 @@ def _section(name: str, experiment: str, series: str, found: Sequence[Row]) -> S
         said.append(f"Nothing was measured of {plural(len(found), 'row')}.")
     elif not any(row.offered() for row in found):
         said.append("Latency was not measured here.")
+    said += _overloaded(found)
     return Section(name, title[0].upper() + title[1:], said, plots(found, name), tables(found), troubles(found))
+
+
+def _overloaded(found: Sequence[Row]) -> list[str]:
+    """Where a line of latency over load ends, and why."""
+    axes = drop(heading(found), "offered")
+    told = [
+        f"{label(row, axes)} {listed([percent(share) for share in shares])}"
+        for row in found
+        if (shares := [share for share, tails in row.void_loads().items() if any(tail.unsent for tail in tails)])
+    ]
+    head = "More was offered than it takes, so no latency is told, at so much of the peak"
+    return [f"{head}: {listed(told)}."] if told else []
 
 
 def _to_choose_from(series: Sequence[Sequence[Row]]) -> Sequence[Row]:
@@ -87,7 +102,8 @@ def _contested(found: Sequence[Row]) -> tuple[int, int, int]:
     held = contests(found)
     sizes = [len(contest.rows) for contest in held]
     latency = any(row.offered() for row in found)
-    return max(sizes, default=0), int(latency), sum(size > 1 for size in sizes)
+    brokers = max((contest.brokers for contest in held), default=0)
+    return brokers, int(latency), sum(size > 1 for size in sizes)
 
 
 def _series(runs: Sequence[Run], experiment: str) -> list[str]:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from bench.lab.axes import AXES, BROKER_NAMES, Axis, grouped, shares, varying
+from bench.lab.document import Tail
 from bench.lab.figures import COST, FRESHNESS, MEMORY, OWN, PERCENTILES, RATES_PER_MESSAGE, RPS
 from bench.lab.report.peers import against_fanrate
 from bench.lab.report.text import (
@@ -73,7 +74,7 @@ def troubles(rows: Sequence[Row]) -> Table | None:
     told = [
         [*_head(row, heads), outcome, grouped(turns), reason]
         for row in rows
-        for (outcome, reason), turns in [*row.reasons.items(), *_behind(row)]
+        for (outcome, reason), turns in [*row.reasons.items(), *_void_loads(row)]
     ]
     if not told:
         return None
@@ -86,11 +87,17 @@ def troubles(rows: Sequence[Row]) -> Table | None:
     return Table("Not measured", columns, told)
 
 
-def _behind(row: Row) -> list[tuple[tuple[str, str], int]]:
-    """Loads on a schedule that the generator did not keep: they give no latency."""
-    shares = [tail.offered for run in row.measured for tail in run.tails if tail.void]
-    reason = "the generator fell behind at {} of the peak"
-    return [(("void load", reason.format(percent(share))), shares.count(share)) for share in sorted(set(shares))]
+def _void_loads(row: Row) -> list[tuple[tuple[str, str], int]]:
+    """Loads on a schedule that give no latency: each kind of reason once, as its worst turn tells it."""
+    told: list[tuple[tuple[str, str], int]] = []
+    for share, tails in row.void_loads().items():
+        kinds: dict[tuple[bool, bool], list[Tail]] = {}
+        for tail in tails:
+            kinds.setdefault((tail.fell_behind, tail.unsent > 0), []).append(tail)
+        for several in kinds.values():
+            worst = max(several, key=lambda tail: (tail.unsent, tail.failed))
+            told.append((("void load", f"at {percent(share)} of the peak: {worst.void}"), len(several)))
+    return told
 
 
 def heading(rows: Sequence[Row]) -> list[Axis]:
@@ -134,13 +141,16 @@ def _latencies(rows: Sequence[Row], heads: Sequence[Axis]) -> Table | None:
     columns = [*_head_columns(heads), Column("of the peak"), Column("offered", "requests/s")]
     columns += [Column(name, "ms") for name in PERCENTILES] + [Column("p99, range", "ms")]
     columns += [Column("visible, p50", "ms"), Column("visible, p99", "ms")] if fresh else []
+    failing = any(_failed(row, share) for row in rows for share in row.offered())
+    columns += [Column("not confirmed", "requests")] if failing else []
     told, emphasized = [], []
     for row in rows:
         for share in row.offered():
             at = {name: row.latency_ms(share, name) for name in PERCENTILES}
-            cells = [percent(share), _scheduled(row, share), *(middle(each) for each in at.values())]
+            cells = [percent(share), rounded(row.scheduled_per_s(share)), *(middle(each) for each in at.values())]
             cells.append(within(at["p99"]))
             cells += [middle(row.freshness_ms(share, name)) for name in ("p50", "p99")] if fresh else []
+            cells += [number(_failed(row, share))] if failing else []
             told.append([*_head(row, heads), *cells])
             emphasized.append(row.setup.system == FANRATE)
     if not told:
@@ -148,13 +158,14 @@ def _latencies(rows: Sequence[Row], heads: Sequence[Axis]) -> Table | None:
     note = "Open loop: requests leave on a schedule, and each counts from when it should have left."
     if fresh:
         note += " Visible: from sending a rate until Redis shows it."
+    if failing:
+        note += " Requests that were not confirmed have no latency; they are counted over all turns."
     return Table("Latency on a schedule", columns, told, note, emphasized if not all(emphasized) else [])
 
 
-def _scheduled(row: Row, share: float) -> str:
-    """How many requests a second that was, the median over turns."""
-    found = [tail.scheduled_per_s for run in row.measured for tail in run.tails if tail.offered == share]
-    return rounded(median(found))
+def _failed(row: Row, share: float) -> int:
+    """Requests without a confirm, few enough for the latencies of the others to count."""
+    return sum(tail.failed for run in row.measured for tail in run.tails if tail.offered == share and not tail.void)
 
 
 def _roles(

@@ -12,9 +12,10 @@ import pytest
 from bench import commands as command
 from bench.lab import compare
 from bench.lab.compare import Comparison
-from bench.lab.document import Run, Setup, Workload
-from bench.lab.figures import COST, RPS
-from tests.bench.lab.documents import Maker, brokers, plain, without_figures
+from bench.lab.document import Books, Run, Setup, Workload
+from bench.lab.figures import COST, LATENCY, RPS
+from bench.lab.rows import NoDocuments
+from tests.bench.lab.documents import LOUD, Maker, brokers, plain, without_figures
 
 
 def _sitting(seed: int, **more: float) -> list[Run]:
@@ -95,6 +96,76 @@ def test_rows_of_one_sitting_only_and_rows_that_came_to_nothing_are_named() -> N
     assert len(comparison.lost) == 4
     assert comparison.worse([COST])
     assert sum(ended in line and "not measured in B" in line for line in compare.lines(comparison)) == 4
+    assert sum("only in A: " in line for line in compare.lines(comparison)) == 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda run: without_figures(run, "failed", "nats-server ended") if run.turn == 2 else run, "failed in 1 of 3"),
+        (lambda run: without_figures(run, "void", "late"), "measured in A, not in B: void: late"),
+        (lambda run: without_figures(run, "skipped", "no server"), "measured in A, not in B: skipped: no server"),
+        (lambda run: _with_ledger(run, loss=5) if run.turn == 3 else run, "OPEN LEDGER in B"),
+        (lambda run: _with_ledger(run, loss=5), "LOSS 5 DUP 0 in turn 1 of s2"),
+    ],
+    ids=["a failed turn", "void", "skipped", "an open ledger", "all ledgers open"],
+)
+def test_what_b_lost_is_loud_and_worse_whatever_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Run], Run], told: str
+) -> None:
+    what = [(Setup(broker="nats"), Workload())]
+    a, b = (Maker(seed, sitting=f"s{seed}").rows("x", "x", what) for seed in (1, 2))
+    b.made = [spoil(run) for run in b.made]
+    paths = [str(maker.write(tmp_path / maker.sitting)) for maker in (a, b)]
+    assert command.main(["compare", *paths, "--figure", "memory"]) == 1
+    assert told in capsys.readouterr().out
+    assert command.main(["compare", *reversed(paths), "--figure", "batch"]) != 1
+
+
+def test_a_turn_that_fails_in_both_is_no_loss_and_is_named() -> None:
+    a, b = (
+        [without_figures(run, "failed", "full disk") if run.turn == 2 else run for run in _sitting(seed)]
+        for seed in (1, 2)
+    )
+    comparison = compare.compare_runs(a, b)
+    assert not comparison.worse([COST])
+    assert sum("1 of 3 turns not measured in B: failed: full disk" in line for line in compare.lines(comparison)) == 16
+
+
+def test_a_figure_that_is_gone_is_worse_where_it_decides() -> None:
+    void = [_with_failed_loads(run) if run.setup.broker == "kafka" else run for run in _sitting(2)]
+    comparison = compare.compare_runs(_sitting(1), void)
+    assert not comparison.worse([COST])
+    assert comparison.worse([LATENCY["p99"]])
+    assert sum(line.startswith("LOST, it is told in A and not in B: Kafka") for line in compare.lines(comparison)) == 4
+
+
+def test_builds_are_compared_between_a_and_b_and_never_mixed_in_one() -> None:
+    a, b = _sitting(1), [msgspec.structs.replace(run, commit="abcdef0") for run in _sitting(2)]
+    assert _calls(compare.compare_runs(a, b)) == ["equal"] * 16
+    with pytest.raises(NoDocuments, match=r"B holds a row twice, of build 0\.2\.0 and build 0\.2\.0 abcdef0"):
+        compare.compare_runs(a, [*a, *b])
+
+
+def test_a_busy_machine_and_different_ones_are_told_first() -> None:
+    assert not any("WARNING" in line for line in compare.lines(compare.compare_runs(_sitting(1), _sitting(2))))
+    loud = brokers(Maker(2, busy=LOUD)).made
+    first, second, *_ = compare.lines(compare.compare_runs(loud, _sitting(1)))
+    assert first.startswith("WARNING: A: The machine was busy")
+    assert "WARNING" not in second
+    larger = [msgspec.structs.replace(run, machine=msgspec.structs.replace(run.machine, cores=64)) for run in loud]
+    told = compare.lines(compare.compare_runs(_sitting(1), larger))
+    assert told[0].startswith("WARNING: B: The machine was busy")
+    assert "different machines" in told[1]
+    assert "64 cores" in told[1]
+
+
+def _with_ledger(run: Run, loss: int) -> Run:
+    return msgspec.structs.replace(run, ledger=Books(100, 100, 100 - loss, loss=loss, dup=0))
+
+
+def _with_failed_loads(run: Run) -> Run:
+    return msgspec.structs.replace(run, tails=[msgspec.structs.replace(each, failed=10**6) for each in run.tails])
 
 
 def test_a_figure_that_no_row_has_is_told_as_missing() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.lab import noise
+from bench.lab import noise, student
 from bench.lab.noise import Difference, Noise
 
 ROWS = 16
@@ -85,6 +85,31 @@ def test_a_few_rows_that_changed_do_not_take_the_others_with_them() -> None:
         assert [called[key].call for key in range(5)] == ["higher"] * 5
 
 
+def test_rows_that_changed_in_all_directions_did_not_move_together() -> None:
+    """Their median is off by chance; how far it may be is told by how much the rows differ."""
+    source = random.Random(2)
+    changes = [source.gauss(0.05, 0.2) for _ in range(9)]
+    pairs = {
+        key: ([50.0, 50.1, 50.2], [each * math.exp(change) for each in (50.0, 50.1, 50.2)])
+        for key, change in enumerate(changes)
+    }
+    _, together = noise.differences(pairs)
+    assert together is not None
+    assert abs(together.change) > noise.LEAST
+    assert together.call == "equal"
+
+
+def test_a_row_that_moved_the_other_way_does_not_follow() -> None:
+    """Nor one that stood still: only what moved as all did is taken along."""
+    factors = {**dict.fromkeys(range(15), 1.06), 15: 1.0, 16: 0.955}
+    noisy = [48.0, 50.0, 52.0]
+    pairs = {key: (noisy, [factor * each for each in noisy]) for key, factor in factors.items()}
+    called, together = noise.differences(pairs)
+    assert together is not None
+    assert together.call == "higher"
+    assert [called[key].call for key in (0, 15, 16)] == ["higher", "equal", "equal"]
+
+
 def test_a_machine_that_differs_a_little_from_itself_is_no_change() -> None:
     called = _called(_sittings(3, 0.002, 0.0, factor=1.02))
     assert all(one.call == "equal" for one in called)
@@ -97,7 +122,14 @@ def test_one_turn_each_says_nothing_about_noise() -> None:
 
 
 def test_a_row_that_is_noisier_than_the_others_needs_a_larger_difference() -> None:
-    rows = [[50.0, 50.5, 51.0], [20.0, 20.1, 20.3], [70.0, 70.9, 70.2], [9.0, 9.1, 9.05], [40.0, 55.0, 70.0]]
+    rows = [
+        [50.0, 50.5, 51.0],
+        [20.0, 20.1, 20.3],
+        [70.0, 70.9, 70.2],
+        [9.0, 9.1, 9.05],
+        [5.0, 5.03, 4.97],
+        [40.0, 55.0, 70.0],
+    ]
     shared = noise.pool(rows)
     assert noise.difference(rows[-1], rows[-1], shared).noise > 3 * noise.difference(rows[0], rows[0], shared).noise
 
@@ -139,12 +171,32 @@ def test_whatever_was_measured_has_a_noise_or_none(rows: list[Turns]) -> None:
         assert noise.difference(rows[0], rows[0], shared).call == "equal"
 
 
-@pytest.mark.parametrize(("freedom", "expected"), [(4, 4.604), (6, 3.707), (10, 3.169), (30, 2.750), (1000, 2.581)])
+@pytest.mark.parametrize(
+    ("freedom", "expected"),
+    [(1, 63.66), (2, 9.925), (3, 5.841), (4, 4.604), (6, 3.707), (10, 3.169), (30, 2.750), (1000, 2.581)],
+)
 def test_the_quantiles_are_those_of_student(freedom: float, expected: float) -> None:
-    assert noise._quantile(freedom, 0.01) == pytest.approx(expected, rel=0.02)
+    assert student.quantile(freedom, 0.01) == pytest.approx(expected, rel=0.002)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_of_few_rows_too_equal_ones_are_seldom_called_different(rows: int, count: int) -> None:
+    source = random.Random(rows)
+    called = []
+    for _ in range(2000 // rows):
+        made = [[_turns(source, count, 0.03, 0.0) for _ in range(2)] for _ in range(rows)]
+        pairs = {row: (a, b) for row, (a, b) in enumerate(made)}
+        called += _alone(pairs)
+    assert _share(called, lambda one: one.call != "equal") <= 0.015
+
+
+def _alone(pairs: dict[int, tuple[Turns, Turns]]) -> list[Difference]:
+    shared = noise.pool_pairs(list(pairs.values()))
+    return [noise.difference(a, b, shared) for a, b in pairs.values()]
 
 
 def test_what_shrinkage_is_reckoned_with() -> None:
-    assert noise._trigamma(1) == pytest.approx(math.pi**2 / 6)
-    assert noise._digamma(1) == pytest.approx(-0.5772156649)
-    assert noise._trigamma_inverse(noise._trigamma(3.7)) == pytest.approx(3.7)
+    assert student.trigamma(1) == pytest.approx(math.pi**2 / 6)
+    assert student.digamma(1) == pytest.approx(-0.5772156649)
+    assert student.trigamma_inverse(student.trigamma(3.7)) == pytest.approx(3.7)

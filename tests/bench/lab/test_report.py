@@ -177,10 +177,35 @@ def test_loads_that_the_generator_did_not_keep_are_listed_and_missing_in_the_wor
     troubles = drawn.sections[0].troubles
     assert troubles is not None
     assert len(troubles.rows) == 4
-    assert troubles.rows[0][-1] == "the generator fell behind at 50\N{NO-BREAK SPACE}% of the peak"
+    assert troubles.rows[0][-1] == "at 50\N{NO-BREAK SPACE}% of the peak: the generator itself was late"
     said = {answer.question: " ".join(answer.sentences) for answer in drawn.answers}
     assert "Of Kafka it was not measured." in said["Lowest latency of a POST"]
     assert "not measured" not in said["Most rates per second"]
+
+
+def test_void_loads_are_told_with_their_reason_and_failures_below_the_bound_beside_the_latency() -> None:
+    shares = (0.25, 0.5, 0.8, 1.2)
+    made = Maker(1).rows("x", "x", [(Setup(broker="nats"), Workload(offered=shares))], 2).made
+    spoilt = {1.2: {"unsent": 1234}, 0.8: {"failed": 60_000}, 0.25: {"failed": 3}}
+    overload = "more was offered than it takes: 1,234 requests found no free connection"
+    section = report([_with_tails(run, spoilt) for run in made]).sections[0]
+    assert section.troubles is not None
+    assert [row[-2:] for row in section.troubles.rows] == [
+        ["2", "at 80\N{NO-BREAK SPACE}% of the peak: 60,000 requests were not confirmed"],
+        [
+            "2",
+            f"at 120\N{NO-BREAK SPACE}% of the peak: {overload}",
+        ],
+    ]
+    assert any("More was offered than it takes" in text and "NATS JetStream 120" in text for text in section.words)
+    (latencies,) = (table for table in section.tables if table.caption == "Latency on a schedule")
+    assert latencies.columns[-1].title == "not confirmed"
+    assert [row[-1] for row in latencies.rows] == ["6", "0"]
+
+
+def _with_tails(run: Run, spoilt: dict[float, dict[str, int]]) -> Run:
+    tails = [msgspec.structs.replace(tail, **spoilt.get(tail.offered, {})) for tail in run.tails]
+    return msgspec.structs.replace(run, tails=tails)
 
 
 def _late(run: Run) -> Run:

@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.lab.axes import label, varying
 from bench.lab.document import BadDocument, Setup, Workload
 from bench.lab.figures import COST, FIGURES, LATENCY, RPS, told_share
+from bench.lab.report.ranking import contests
 from bench.lab.rows import NoDocuments, Row, read, rows
 from tests.bench.lab.documents import Maker, brokers, without_figures
 
@@ -37,6 +39,19 @@ def test_roles_come_in_the_order_of_a_rates_way_and_the_generator_is_told_apart(
     cost = row.spread(COST)
     assert cost is not None
     assert cost.median < sum(each.median for each in spent.values())
+
+
+def test_turns_of_other_machines_and_builds_are_rows_of_their_own() -> None:
+    run = _row(Maker()).runs[0]
+    larger = msgspec.structs.replace(run, machine=msgspec.structs.replace(run.machine, cores=64))
+    newer = msgspec.structs.replace(run, commit="abcdef0")
+    busier = msgspec.structs.replace(run, machine=msgspec.structs.replace(run.machine, load_average=1.5))
+    found = rows([run, larger, newer, busier])
+    assert [len(row.runs) for row in found] == [2, 1, 1]
+    assert [axis.name for axis in varying(found)] == ["machine", "build"]
+    assert "64 cores" in label(found[2], varying(found))
+    assert "build 0.2.0 abcdef0" in label(found[1], varying(found))
+    assert all(len(contest.rows) == 1 for contest in contests(found))
 
 
 def test_void_failed_and_skipped_turns_count_for_nothing_and_are_told() -> None:
@@ -82,8 +97,8 @@ def test_the_order_of_rows_does_not_depend_on_when_they_ran() -> None:
     made = brokers(Maker()).made
     told = [row.key for row in rows(made)]
     assert told == [row.key for row in rows(random.Random(3).sample(made, len(made)))]
-    assert [setup.broker for _, setup, _ in told[::4]] == ["nats", "kafka", "rabbit", "redis"]
-    assert [setup.replicas for _, setup, _ in told[:4]] == [1, 3, 1, 3]
+    assert [setup.broker for _, setup, *_ in told[::4]] == ["nats", "kafka", "rabbit", "redis"]
+    assert [setup.replicas for _, setup, *_ in told[:4]] == [1, 3, 1, 3]
 
 
 def test_folders_and_files_are_read_once_each(tmp_path: Path) -> None:

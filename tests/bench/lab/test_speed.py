@@ -12,6 +12,7 @@ import pytest
 from bench.lab import speed
 from bench.lab.document import Run
 from bench.lab.figures import cost
+from bench.lab.report.sections import report
 from tests.bench.lab.documents import Maker, brokers
 
 
@@ -48,6 +49,39 @@ def test_the_slope_is_found_and_what_the_host_did_is_taken_out(steepness: float)
 
 def test_a_steady_machine_says_little_and_the_slope_stays_near_one() -> None:
     assert speed.slope(_runs(1.0, swing=0.0)) == pytest.approx(1, abs=0.15)
+
+
+def test_one_turn_of_each_row_says_nothing_and_figures_stay_as_they_are() -> None:
+    runs = [run for run in _runs(1.0, swing=0.3) if run.turn == 1]
+    assert speed.slope(runs) is None
+    assert [cost(run) for run in speed.at_usual_speed(runs)] == [cost(run) for run in runs]
+    assert any("told as it was taken" in text for text in report(runs).method)
+
+
+def test_a_build_that_became_cheaper_on_a_slower_day_does_not_flatten_the_slope() -> None:
+    day, other = _runs(1.0, swing=0.15), [_slower(run, 3, 1 / 3) for run in _runs(1.0, swing=0.15, seed=2)]
+    runs = [*day, *(msgspec.structs.replace(run, sitting="s2") for run in other)]
+    assert speed.slope(runs) == pytest.approx(1, abs=0.15)
+
+
+def test_the_report_tells_processor_time_at_the_usual_speed_and_by_what_factors() -> None:
+    calm = brokers(Maker(1), names=["nats"]).made
+    uneven = [_slower(run, 2, 2) if run.turn == 3 else run for run in calm]
+    told = report(uneven)
+    (table,) = (table for table in told.sections[0].tables if table.caption == "Full load")
+    place = next(at for at, column in enumerate(table.columns) if column.title == "CPU per rate")
+    for row in table.rows:
+        low, high = row[place + 1].split("\N{EN DASH}")
+        assert float(high) < 1.2 * float(low)
+    assert any("multiplied by factors of 0.5" in text for text in told.method)
+
+
+def _slower(run: Run, machine: float, cost: float) -> Run:
+    """Whose fixed piece of work took `machine` times as long, and whose rates cost `cost` times as much."""
+    assert run.peak is not None
+    spent = {role: us * cost for role, us in run.peak.cpu_us_per_rate.items()}
+    peak = msgspec.structs.replace(run.peak, cpu_us_per_rate=spent)
+    return msgspec.structs.replace(run, peak=peak, calibration_us=run.calibration_us * machine)
 
 
 def test_a_usual_run_stays_as_it_is_and_runs_without_calibration_too() -> None:
