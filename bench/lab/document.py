@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from bench.load import MOST_FAILED
 from core.errors import FanrateError
 from core.settings import Dispatch, Durability
 from stack.configuration import Balancer
@@ -21,11 +22,8 @@ from stack.topology import Broker
 VERSION = 1
 """Of the schema; a field that is added with a default is no new version."""
 
-MOST_FAILED = 0.001
-"""The share of a schedule's requests without a confirm beyond which its latencies are void."""
-
 Outcome = Literal["measured", "void", "failed", "skipped"]
-"""`void`: the generator fell behind or the ledger says nothing; `failed`: a part died, or the ledger did not close;
+"""`void`: many requests at full load were not confirmed; `failed`: a part died, or the ledger did not close;
 `skipped`: something that it needs is not installed."""
 Offered = Annotated[float, msgspec.Meta(gt=0, le=2)]
 
