@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ NAMES = "IP:127.0.0.1"
 
 Trouble = Callable[[], Awaitable[str]]
 """Use the server once; what is wrong, or nothing."""
+
+GONE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,9 @@ async def _at_store(endpoint: Endpoint) -> AsyncIterator[Trouble]:
         yield check
     finally:
         await store.close()
+        # A connection that was refused is closed without waiting, and TLS ends with an exchange: to close an event loop
+        # of uvloop's in its midst fails.
+        await asyncio.sleep(GONE_S)
 
 
 NATS = Kind("nats", ("nats-server",), parts.nats, _at_broker)
