@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -19,12 +20,15 @@ from brokers import open_broker
 from brokers.base import Broker
 from core.batches import VERSION, Batch, encode
 from core.counting import GROUP
+from core.durability import Durability
 from core.endpoints import Endpoint
 from core.errors import BrokerUnavailable, FanrateError
 from core.lifecycle import until
 from core.rates import Rate
 
 RATES_PER_BATCH = 32
+WARM_MESSAGES = 100_000
+"""For `warm_jvm`, where there is time."""
 TOPIC = "rates"
 
 _PUBLISHERS = 256
@@ -84,22 +88,38 @@ async def publish(
     """Publish `amount` of `rates` past the API, many batches at a time. Raises BrokerUnavailable, and what `publish` of
     the broker raises."""
     ledger = Ledger()
-    broker = open_broker(Endpoint.of(stage.broker.url), name="fanrate-bench", durability=stage.topology.durability)
-    await broker.start()
     try:
-        if not await until(lambda: broker.connected, _PUBLISH_S):
-            raise BrokerUnavailable(f"no broker at {stage.broker.url}")
-        await broker.ensure(topic, [GROUP])
-        batches = _batches(rates, amount, per_batch, ledger)
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(_PUBLISHERS):
-                tasks.create_task(_publish(broker, topic, batches, ledger), name=f"publish-{number}")
+        async with connected(stage.broker.url, stage.topology.durability) as broker:
+            await broker.ensure(topic, [GROUP])
+            batches = _batches(rates, amount, per_batch, ledger)
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(_PUBLISHERS):
+                    tasks.create_task(_publish(broker, topic, batches, ledger), name=f"publish-{number}")
     except* FanrateError as several:
         raise several.exceptions[0] from None
     finally:
-        await broker.close()
         stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
     return ledger
+
+
+@asynccontextmanager
+async def connected(url: str, durability: Durability) -> AsyncIterator[Broker]:
+    """Our own adapter for the broker at `url`; raises BrokerUnavailable."""
+    broker = open_broker(Endpoint.of(url), name="fanrate-bench", durability=durability)
+    await broker.start()
+    try:
+        if not await until(lambda: broker.connected, _PUBLISH_S):
+            raise BrokerUnavailable(f"no broker at {url}")
+        yield broker
+    finally:
+        await broker.close()
+
+
+async def warm_jvm(stage: Scene, messages: int, *, topic: str = TOPIC) -> None:
+    """A JVM compiles what has run often: Kafka's first messages cost several times what later ones do."""
+    stage.options.say(f"warming the JVM with {messages:,} messages")
+    await publish(stage, film_ratings(), messages, per_batch=1, topic=topic)
+    await stage.settle()
 
 
 async def watch(stage: Scene, counted_before: int, amount: int) -> Folding:

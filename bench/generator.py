@@ -7,14 +7,13 @@ keeps the schedule is the proof. Where others want the processors too it may tak
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bench.client import Address
 from bench.ledger import Ledger
-from bench.load import OpenLoopReport, Request, rate_request
+from bench.load import OpenLoopReport, film_requests
 from bench.open_loop import full_speed, open_loop
 from bench.schedule import Schedule
 from core.commands import child
@@ -23,7 +22,6 @@ from stack.ports import HOST, free_port
 
 RATE = 20_000
 CONNECTIONS = 64
-SUBJECTS = 3000
 TRIES = 3
 _READY_S = 10.0
 _POLL_S = 0.02
@@ -61,19 +59,16 @@ async def measure(seconds: float) -> Carried:
     async with do_nothing() as server:
         address = server.address
         free = OpenLoopReport()
-        await full_speed([address], requests(address), Ledger(), seconds=seconds, connections=CONNECTIONS, report=free)
+        await full_speed(
+            [address], film_requests(address), Ledger(), seconds=seconds, connections=CONNECTIONS, report=free
+        )
         for _ in range(TRIES):
             paced = await open_loop(
-                [address], requests(address), Ledger(), Schedule(RATE, seconds), connections=CONNECTIONS
+                [address], film_requests(address), Ledger(), Schedule(RATE, seconds), connections=CONNECTIONS
             )
             if not paced.fell_behind:
                 break
         return Carried(free, paced)
-
-
-def requests(address: Address) -> Iterator[Request]:
-    """`POST /rate` without end, over SUBJECTS subjects."""
-    return itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(SUBJECTS)])
 
 
 @asynccontextmanager

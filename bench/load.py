@@ -7,6 +7,7 @@ trouble and for replays. It says nothing about latency and is dear; `bench.open_
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from array import array
 from bisect import bisect_left
@@ -30,6 +31,7 @@ LATE_SHARE = 0.25
 Of 400 loads of the lab on two shared cores one in a hundred was later."""
 SATURATED_SHARE = 0.02
 """The share of a run in which requests may pile up while its thread has no pause, before it is void."""
+FILMS = 3000
 MOST_FAILED = 0.001
 """The share of requests that may end without a confirm, and so without a latency, before latencies are void."""
 _PAUSE_S = 0.05
@@ -49,6 +51,11 @@ def rate_request(address: Address, rate: Rate, key: str = "") -> Request:
     """`POST /rate` in its query form."""
     path = f"/rate?rate={rate[1]}&subject={rate[0]}"
     return Request((rate,), request_bytes(address, "POST", path, key=key))
+
+
+def film_requests(address: Address) -> Iterator[Request]:
+    """`POST /rate` without end, over FILMS subjects and all rates from 0 to 100."""
+    return itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(FILMS)])
 
 
 def rates_request(address: Address, rates: Sequence[Rate]) -> Request:

@@ -1,17 +1,43 @@
-"""Progress bars: on a terminal, and nothing elsewhere."""
+"""What is said meanwhile: progress bars, on a terminal and nothing elsewhere; the time that is left; little else."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+import structlog
 from tqdm import tqdm
 
 from bench.load import Report
 
 _LOOK_S = 0.2
+Item = TypeVar("Item")
+
+
+def only_warnings() -> None:
+    """What the bench' own clients log would stand between the lines of progress."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
+def told(error: BaseException) -> str:
+    """In words; TimeoutError says nothing of itself."""
+    return str(error) or repr(error)
+
+
+def with_time_left(items: Sequence[Item], lasts_s: Callable[[Item], float]) -> Iterator[tuple[int, Item, float]]:
+    """Each with its place, from 1, and with the seconds that are left from it on: about `lasts_s` of each, corrected
+    by how long those before it took."""
+    start = time.monotonic()
+    planned_s = [lasts_s(item) for item in items]
+    for place, item in enumerate(items):
+        left_s = sum(planned_s[place:])
+        if place:
+            left_s *= (time.monotonic() - start) / sum(planned_s[:place])
+        yield place + 1, item, left_s
 
 
 def rates_bar(what: str, total: int) -> tqdm[NoReturn]:

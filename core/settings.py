@@ -43,6 +43,11 @@ class Logging(Section):
     log_format: Literal["console", "json"] = Field("console", description="how a log line is written")
 
 
+def topic_names(topic: str, dispatch: Dispatch, topics: int) -> list[str]:
+    """The topics that batches are published to."""
+    return [f"{topic}_{number}" for number in range(1, topics + 1)] if dispatch == "topics" else [topic]
+
+
 class Dispatching(Section):
     """How rates come to be counted."""
 
@@ -55,9 +60,7 @@ class Dispatching(Section):
 
     def topic_names(self, topic: str) -> list[str]:
         """The topics that batches are published to, where TOPIC is `topic`."""
-        if self.dispatch != "topics":
-            return [topic]
-        return [f"{topic}_{number}" for number in range(1, self.topics + 1)]
+        return topic_names(topic, self.dispatch, self.topics)
 
 
 class Batching(Section):

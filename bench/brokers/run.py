@@ -6,15 +6,12 @@ neighbours.
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
-
-import structlog
 
 from bench import machine, profiles, wrk
 from bench.bars import Options
@@ -24,7 +21,8 @@ from bench.brokers.measures import Measure, Name, Visit
 from bench.brokers.plan import Stop, stops
 from bench.brokers.results import Results
 from bench.client import Address
-from bench.folding import film_ratings, publish
+from bench.folding import WARM_MESSAGES, warm_jvm
+from bench.progress import only_warnings, told, with_time_left
 from bench.scene import Scene, scene
 from core.errors import FanrateError
 from stack.programs import MissingProgram
@@ -44,14 +42,13 @@ MEASURES: Final[dict[Name, Measure]] = {
 }
 QUICK: Final = Options(seconds=2, repeat=1, quick=True)
 
-WARM_MESSAGES: Final = 100_000
 QUICK_WARM_MESSAGES: Final = 10_000
 
 
 async def run(names: Sequence[Name], brokers: Sequence[Broker], options: Options) -> bool:
     """Whether every bar was met and every ledger closed. A broker whose server is missing is left out, with the reason;
     raises MissingProgram before anything starts when none is left, or wrk is missing."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    only_warnings()
     wrk.command(Address("127.0.0.1", 1), "", connections=1, seconds=1)
     results = Results([measure for name, measure in MEASURES.items() if name in names])
     planned = stops(results.measures, [one for one in CONTESTANTS if one.broker in brokers], options.repeat)
@@ -86,16 +83,12 @@ def _possible(planned: Sequence[Stop], results: Results) -> list[Stop]:
 async def _make(planned: Sequence[Stop], results: Results, options: Options) -> None:
     """Make all stops. What goes wrong on one is noted and fails the run; the others go on."""
     start = time.monotonic()
-    planned_s = [stop.lasts_s(options) for stop in planned]
-    for number, stop in enumerate(planned):
-        left_s = sum(planned_s[number:])
-        if number:
-            left_s *= (time.monotonic() - start) / sum(planned_s[:number])
-        say = _progress(start, f"{number + 1} of {len(planned)}, about {left_s / 60:.0f} min left, {stop}")
+    for place, stop, left_s in with_time_left(planned, lambda stop: stop.lasts_s(options)):
+        say = _progress(start, f"{place} of {len(planned)}, about {left_s / 60:.0f} min left, {stop}")
         try:
             await _visit(stop, results, replace(options, say=say))
         except (FanrateError, TimeoutError) as exc:
-            results.troubles.append(f"{stop}: {_told(exc)}")
+            results.troubles.append(f"{stop}: {told(exc)}")
             say("failed")
 
 
@@ -114,12 +107,8 @@ async def _visit(stop: Stop, results: Results, options: Options) -> None:
 
 
 async def _warm(visit: Visit) -> None:
-    """A JVM compiles what has run often: Kafka's first messages cost several times what later ones do."""
     if visit.contestant.broker == "kafka":
-        messages = QUICK_WARM_MESSAGES if visit.options.quick else WARM_MESSAGES
-        visit.options.say(f"warming the JVM with {messages:,} messages")
-        await publish(visit.stage, film_ratings(), messages, per_batch=1)
-        await visit.stage.settle()
+        await warm_jvm(visit.stage, QUICK_WARM_MESSAGES if visit.options.quick else WARM_MESSAGES)
 
 
 async def _profile(results: Results, options: Options) -> None:
@@ -137,7 +126,7 @@ async def _profile(results: Results, options: Options) -> None:
             async with scene(replace(options, say=say), Stop(contestant, [post.MEASURE], 1).topology) as stage:
                 results.profiles[contestant, service] = await _PROFILES[service](stage)
         except (FanrateError, TimeoutError) as exc:
-            say(f"no profile: {_told(exc)}")
+            say(f"no profile: {told(exc)}")
 
 
 async def _profile_folding(stage: Scene) -> Path:
@@ -152,8 +141,3 @@ _PROFILES: Final[dict[Literal["api", "process"], Callable[[Scene], Awaitable[Pat
 
 def _progress(start: float, where: str) -> Callable[[str], None]:
     return lambda line: print(f"{time.monotonic() - start:6.0f} s  {where}: {line}", file=sys.stderr, flush=True)
-
-
-def _told(error: Exception) -> str:
-    """TimeoutError says nothing of itself."""
-    return str(error) or repr(error)

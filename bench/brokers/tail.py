@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
 from bench import accounts
 from bench.bars import CONNECTIONS, Options
 from bench.brokers.contestants import KAFKA, NATS, RABBIT_QUORUM, REDIS
 from bench.brokers.measures import Asked, Measure, Taken, Visit
 from bench.client import Address
 from bench.ledger import Ledger
-from bench.load import OpenLoopReport, rate_request
+from bench.load import OpenLoopReport, film_requests
 from bench.open_loop import open_loop
 from bench.scene import WARM_UP_S
 from bench.schedule import Schedule
 
 _KEY = "p99"
-_SUBJECTS = 3000
 
 
 async def _take(visit: Visit) -> list[Taken]:
@@ -30,7 +27,7 @@ async def _take(visit: Visit) -> list[Taken]:
     per_s = visit.posted.peak.per_s / 2
     visit.options.say(f"{per_s:,.0f} POST /rate a second on a schedule")
     address = Address.of(stage.api.url)
-    requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
+    requests = film_requests(address)
     ledger = Ledger()
     before, own_before_s = accounts.read(stage.roles), accounts.own_cpu_s()
     schedule = Schedule(per_s, _seconds(visit.options))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, get_args
 
-import structlog
-
 from bench import machine, runs
 from bench.bars import Bar
 from bench.clusters import course
 from bench.clusters.course import Course, Kind
+from bench.progress import only_warnings
 from core.errors import FanrateError
 from stack.programs import MissingProgram
 from stack.topology import Topology
@@ -25,7 +23,7 @@ MOST_UNCOUNTED_S: Final = 15.0
 
 async def run(kinds: Sequence[Kind]) -> bool:
     """Whether every bar was met and every ledger closed. Raises MissingProgram before anything starts."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    only_warnings()
     for kind in kinds:
         Topology(broker="nats" if kind == "redis" else kind).check_programs()
     courses: list[Course] = []

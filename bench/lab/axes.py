@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.lab.rows import FANRATE, Row
+from bench.lab.document import FANRATE
+from bench.lab.rows import Row
 from bench.peers import PEERS
 
 BROKER_NAMES: Final = {

@@ -28,11 +28,15 @@ Outcome = Literal["measured", "void", "failed", "skipped"]
 Offered = Annotated[float, msgspec.Meta(gt=0, le=2)]
 
 
+FANRATE = "fanrate"
+"""The system that is no peer."""
+
+
 class Setup(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What takes the load."""
 
     broker: Broker
-    system: str = "fanrate"
+    system: str = FANRATE
     """`fanrate`, or the name of another product or program in bench.peers."""
     durability: Durability = "confirmed"
     replicas: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1

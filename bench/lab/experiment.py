@@ -26,15 +26,13 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from bench.lab.document import Setup, Workload
+from bench.lab.document import FANRATE, Setup, Workload
 from bench.peers import PEERS
 from core.errors import FanrateError
 from core.settings import ApiSettings, ProcessSettings
 
 SUFFIX: Final = ".toml"
 QUICK_SECONDS: Final = 4.0
-FANRATE: Final = "fanrate"
-"""The system that is no peer."""
 SETTINGS: Final = frozenset(name.upper() for section in (ApiSettings, ProcessSettings) for name in section.model_fields)
 """The names of what the services can be told."""
 _SCALAR: Final = {"offered"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-import structlog
 import uvloop
 
 from bench.lab import experiment
 from bench.lab.commands import Draw, drawing
 from bench.lab.experiment import BadExperiment, Experiment
 from bench.lab.sitting import Sitting
+from bench.progress import only_warnings
 from bench.runs import OUT
 from core.commands import Subcommand
 from stack.programs import find
@@ -111,7 +110,7 @@ def _experiment(options: argparse.Namespace) -> int:
 
 def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int:
     """All of them, one after another; the report of what there is, also when it is interrupted."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    only_warnings()
     find("wrk")
     draw = drawing()
     wanted = [each.quick() for each in experiments] if options.quick else experiments

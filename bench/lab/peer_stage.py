@@ -13,31 +13,28 @@ from typing import Final
 from bench import holdings
 from bench.bars import Options
 from bench.client import Address
+from bench.folding import TOPIC, connected
 from bench.lab.document import Holding, Setup
-from bench.lab.stage import TOPIC, Stage, summed
+from bench.lab.stage import Stage, summed
 from bench.ledger import Verdict, compare_totals
 from bench.load import Request
 from bench.peers import PEERS, Peer
+from bench.peers.peer import check_asked
 from bench.reading import Patience
-from brokers import open_broker
 from core.counting import GROUP
-from core.endpoints import Endpoint
-from core.errors import BrokerUnavailable, SettingsError
-from core.lifecycle import until
 from core.rates import Rate
 from stack import parts
 from stack.member import Member
 from stack.supervisor import Stack
 from stack.topology import SERVERS, Topology
 
-_READY_S: Final = 30.0
 _SETTLE_S: Final = 10.0
 _POLL_S: Final = 0.1
 
 
 @dataclass
 class PeerStage(Stage):
-    """Replicas of one peer. `counted` messages were in the topic when the books were opened."""
+    """Replicas of one peer."""
 
     setup: Setup
     peer: Peer
@@ -98,15 +95,15 @@ async def peer_stage(setup: Setup, directory: Path) -> AsyncIterator[PeerStage]:
     """`setup` of another system, up, with its files in `directory`; raises SettingsError, MissingProgram, NotBuilt,
     PortTaken or PartFailed."""
     peer = PEERS[setup.system]
-    if setup.broker not in peer.brokers:
-        raise SettingsError(f"{peer.title} is not tried on {setup.broker}, only on {', '.join(peer.brokers)}")
+    check_asked(peer.title, peer.brokers, setup.broker, setup.durability)
     peer.check()
     balancer = None if setup.balancer == "none" else setup.balancer
     Topology(broker=setup.broker, balancer=balancer).check_programs()
     async with Stack(directory) as stack:
         server = SERVERS[setup.broker].make(stack.directory, durability=setup.durability)
         broker = await stack.start(server)
-        await _make_topic(broker.url, setup)
+        async with connected(broker.url, setup.durability) as ours:
+            await ours.ensure(TOPIC, [GROUP])
         replicas = [
             await stack.start(
                 peer.part(
@@ -124,15 +121,3 @@ async def peer_stage(setup: Setup, directory: Path) -> AsyncIterator[PeerStage]:
             ports = [replica.port for replica in replicas]
             nginx = await stack.start(parts.nginx(stack.directory, upstream_ports=ports, balancer=balancer))
         yield PeerStage(setup, peer, stack.directory, broker, replicas, nginx)
-
-
-async def _make_topic(url: str, setup: Setup) -> None:
-    """The topic and its group, with the settings that Fanrate's own have."""
-    broker = open_broker(Endpoint.of(url), name="fanrate-lab", durability=setup.durability)
-    await broker.start()
-    try:
-        if not await until(lambda: broker.connected, _READY_S):
-            raise BrokerUnavailable(f"no broker at {url}")
-        await broker.ensure(TOPIC, [GROUP])
-    finally:
-        await broker.close()

@@ -35,9 +35,6 @@ _BODIES: Final = 8
 """At least so many different requests, where each holds many rates."""
 
 
-_NAMES: Final = {50.0: "p50", 90.0: "p90", 99.0: "p99", 99.9: "p99.9", 100.0: "max"}
-
-
 class PartDied(FanrateError):
     """A part of the setup ended by itself during a run."""
 
@@ -177,14 +174,14 @@ class Road:
                 scheduled_per_s=round(per_s, 1),
                 confirmed=report.latency.count,
                 confirmed_per_s=round(report.latency.count / report.seconds, 1),
-                latency_ms=_milliseconds(report.latency),
+                latency_ms=report.latency.told_ms(),
                 histogram=report.latency.encode(),
                 fell_behind=report.late,
                 unsent=report.unsent,
                 failed=report.failed,
                 generator_late_ms_p99=round(report.lateness.percentile_s(99) * 1000, 3),
                 cpu_us_per_rate=_per_rate_us(meter.used_s(), ledger.confirmed_rates),
-                freshness_ms=_milliseconds(seen_s) if seen_s.count else {},
+                freshness_ms=seen_s.told_ms() if seen_s.count else {},
                 probes=seen_s.count,
                 busy=busy,
             )
@@ -264,11 +261,6 @@ def _per_message(before: tuple[float, float] | None, after: tuple[float, float] 
     if before is None or after is None or after[1] == before[1]:
         return None
     return round((after[0] - before[0]) / (after[1] - before[1]), 2)
-
-
-def _milliseconds(times: Histogram) -> dict[str, float]:
-    told = times.percentiles_s(50.0, 90.0, 99.0, 99.9, 100.0)
-    return {_NAMES[percent]: round(value * 1000, 3) for percent, value in told.items()}
 
 
 def _books(verdict: Verdict) -> Books:

@@ -9,13 +9,12 @@ from statistics import median
 from typing import Final, get_args
 
 from bench.lab import document
-from bench.lab.document import Outcome, Run, Setup, Tail, Workload
+from bench.lab.document import FANRATE, Outcome, Run, Setup, Tail, Workload
 from bench.lab.figures import Figure, tail_at
 from core.errors import FanrateError
 from core.settings import Dispatch
 from stack.topology import Broker
 
-FANRATE: Final = "fanrate"
 _BROKERS: Final = get_args(Broker)
 _DISPATCHES: Final = get_args(Dispatch)
 _ROLES: Final = ("api", "balancer", "broker", "process", "redis", "load")

@@ -26,14 +26,15 @@ import msgspec
 from bench import machine
 from bench.bars import Options
 from bench.lab import document
-from bench.lab.document import Outcome, Run, Setup, Workload
-from bench.lab.experiment import FANRATE, Experiment, Row
+from bench.lab.document import FANRATE, Outcome, Run, Setup, Workload
+from bench.lab.experiment import Experiment, Row
 from bench.lab.order import Turn, turns
 from bench.lab.peer_stage import peer_stage
 from bench.lab.road import Found, Road
 from bench.lab.source import commit
 from bench.lab.stage import Stage, fanrate_stage
 from bench.peers import PEERS, NotBuilt
+from bench.progress import told, with_time_left
 from core.errors import FanrateError, SettingsError
 from core.version import __version__
 from stack.programs import MissingProgram
@@ -103,14 +104,10 @@ class Sitting:
         """All runs that were made now; raises CannotWrite."""
         left = self.left
         start = time.monotonic()
-        planned_s = [turn.lasts_s for turn in left]
-        for number, turn in enumerate(left):
-            left_s = sum(planned_s[number:])
-            if number:
-                left_s *= (time.monotonic() - start) / sum(planned_s[:number])
-            place = f"{number + 1} of {len(left)}, about {left_s / 60:.0f} min left"
+        for place, turn, left_s in with_time_left(left, lambda turn: turn.lasts_s):
+            where = f"{place} of {len(left)}, about {left_s / 60:.0f} min left"
             what = f"turn {turn.number}, {describe(turn.row)}"
-            await self._take(turn, partial(self._say, start, f"{place}, {what}"))
+            await self._take(turn, partial(self._say, start, f"{where}, {what}"))
         return self.runs
 
     def _say(self, start: float, where: str, line: str) -> None:
@@ -259,7 +256,7 @@ def _machine(setup: Setup) -> document.Machine:
 
 def _reasons(several: BaseExceptionGroup[BaseException]) -> str:
     """Each once."""
-    return "; ".join(dict.fromkeys(_told(exc) for exc in _leaves(several)))
+    return "; ".join(dict.fromkeys(told(exc) for exc in _leaves(several)))
 
 
 def _leaves(several: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
@@ -268,8 +265,3 @@ def _leaves(several: BaseExceptionGroup[BaseException]) -> Iterator[BaseExceptio
             yield from _leaves(exc)
         else:
             yield exc
-
-
-def _told(error: BaseException) -> str:
-    """TimeoutError says nothing of itself."""
-    return str(error) or repr(error)

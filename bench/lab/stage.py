@@ -21,21 +21,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench import holdings
 from bench.bars import Options
 from bench.client import Address, Connection
-from bench.folding import film_ratings, publish
+from bench.folding import TOPIC, WARM_MESSAGES, warm_jvm
 from bench.lab.document import Holding, Setup
 from bench.lab.experiment import SETTINGS
 from bench.ledger import Verdict
 from bench.load import Request, rate_request, rates_request
 from bench.scene import Scene, scene
 from core.rates import Rate
+from core.settings import topic_names
 from stack.member import Member
 from stack.topology import Topology
 
-TOPIC: Final = "rates"
 TOPICS: Final = 3
 """With dispatch `topics`."""
-WARM_MESSAGES: Final = 100_000
-"""Kafka's JVM compiles what has run often: its first messages cost several times what later ones do."""
 QUICK_WARM_MESSAGES: Final = 20_000
 
 
@@ -141,9 +139,7 @@ class FanrateStage(Stage):
         topology = self.scene.topology
         if topology.server is not None and topology.broker == "kafka":
             messages = QUICK_WARM_MESSAGES if options.quick else WARM_MESSAGES
-            options.say(f"warming the JVM with {messages:,} messages")
-            await publish(self.scene, film_ratings(), messages, per_batch=1, topic=self._topics[0])
-            await self.settle()
+            await warm_jvm(self.scene, messages, topic=self._topics[0])
 
     def book(self, sent: int, confirmed: int) -> None:
         self.scene.book(sent=sent, confirmed=confirmed)
@@ -168,9 +164,7 @@ class FanrateStage(Stage):
     @property
     def _topics(self) -> list[str]:
         topology = self.scene.topology
-        if topology.dispatch != "topics":
-            return [TOPIC]
-        return [f"{TOPIC}_{number}" for number in range(1, topology.topics + 1)]
+        return topic_names(TOPIC, topology.dispatch, topology.topics)
 
 
 @asynccontextmanager

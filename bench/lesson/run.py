@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shlex
 import sys
 import time
@@ -15,7 +14,6 @@ from tempfile import TemporaryFile
 from typing import Final
 
 import psutil
-import structlog
 
 from bench import machine, runs, wrk
 from bench.bars import Options
@@ -25,6 +23,7 @@ from bench.lesson import page
 from bench.lesson.counting import all_counted, verdict
 from bench.lesson.plan import BROKERS, CONNECTIONS, Row, Stop, stops
 from bench.lesson.results import Results, Taken
+from bench.progress import only_warnings, told, with_time_left
 from bench.runs import OUT
 from bench.scene import Scene, scene
 from core.errors import FanrateError
@@ -43,7 +42,7 @@ async def run(brokers: Sequence[Broker] = BROKERS, *, seconds: float = 10, out: 
     """Whether every row was measured and every ledger closed. What needs a server that is not installed is left out,
     with the reason; raises, before anything starts, CannotWrite, and MissingProgram when nothing is left or wrk is
     missing. What was measured is printed and written, whatever ends this."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    only_warnings()
     wrk.command(Address("127.0.0.1", 1), "", connections=1, seconds=1)
     facts = machine.describe()
     results = Results(seconds)
@@ -107,18 +106,13 @@ def _possible(planned: Sequence[Stop], results: Results) -> list[Stop]:
 async def _make(planned: Sequence[Stop], results: Results, out: Path) -> None:
     """Make all stops. What goes wrong on one is noted and fails the run; the others go on."""
     start = time.monotonic()
-    planned_s = [stop.lasts_s(results.seconds) for stop in planned]
-    for number, stop in enumerate(planned):
-        left_s = sum(planned_s[number:])
-        if number:
-            left_s *= (time.monotonic() - start) / sum(planned_s[:number])
+    for _, stop, left_s in with_time_left(planned, lambda stop: stop.lasts_s(results.seconds)):
         say = _progress(start, left_s)
         try:
             await _visit(stop, results, out, say)
         except (FanrateError, OSError) as exc:
-            told = str(exc) or repr(exc)
-            results.fail(stop, told)
-            say(f"failed: {told}")
+            results.fail(stop, told(exc))
+            say(f"failed: {told(exc)}")
 
 
 def _progress(start: float, left_s: float) -> Callable[[str], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Iterable
 from statistics import median
 
@@ -12,12 +11,10 @@ from bench.bars import CONNECTIONS, Bar, Measured, Options
 from bench.client import Address
 from bench.freshness import probe
 from bench.ledger import Ledger
-from bench.load import OpenLoopReport, percentile, rate_request
+from bench.load import OpenLoopReport, film_requests, percentile
 from bench.open_loop import open_loop
 from bench.scene import WARM_UP_S, Scene, scene
 from bench.schedule import Schedule
-
-_SUBJECTS = 3000
 
 
 async def measure(options: Options) -> Measured:
@@ -52,7 +49,7 @@ async def measure(options: Options) -> Measured:
 async def _turn(stage: Scene, per_s: float, seconds: float) -> tuple[OpenLoopReport, list[float]]:
     address = Address.of(stage.api.url)
     ledger = Ledger()
-    requests = itertools.cycle([rate_request(address, (f"film-{n}", n * 7 % 101)) for n in range(_SUBJECTS)])
+    requests = film_requests(address)
     async with asyncio.TaskGroup() as tasks:
         schedule = tasks.create_task(
             open_loop([address], requests, ledger, Schedule(per_s, seconds), connections=CONNECTIONS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,11 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-import structlog
-
 from bench import machine, runs, wrk
 from bench.bars import Bar, Measured, Options
 from bench.client import Address
+from bench.progress import only_warnings
 from bench.spine import fold, fresh, group, memory, post
 from stack.programs import find
 
@@ -31,7 +29,7 @@ MEASURES: dict[Measure, Callable[[Options], Awaitable[Measured]]] = {
 
 async def run(chosen: Sequence[Measure], options: Options) -> bool:
     """Whether every bar was met and every ledger closed; raises MissingProgram before anything starts."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    only_warnings()
     for program in ("redis-server", "nats-server"):
         find(program)
     wrk.command(Address("127.0.0.1", 1), "", connections=1, seconds=1)

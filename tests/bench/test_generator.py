@@ -8,7 +8,7 @@ import uvloop
 from bench import generator
 from bench.generator import RATE, Carried
 from bench.ledger import Ledger
-from bench.load import OpenLoopReport
+from bench.load import OpenLoopReport, film_requests
 from bench.open_loop import open_loop
 from bench.schedule import Schedule
 
@@ -36,7 +36,7 @@ def test_a_request_costs_little() -> None:
 
 async def _paced() -> OpenLoopReport:
     async with generator.do_nothing() as server:
-        requests = generator.requests(server.address)
+        requests = film_requests(server.address)
         return await open_loop([server.address], requests, Ledger(), Schedule(RATE, 0.5), connections=64)
 
 

@@ -16,9 +16,8 @@ from aiohttp import web
 
 from bench.client import Address
 from bench.generator import do_nothing
-from bench.generator import requests as cheap_requests
 from bench.ledger import Ledger
-from bench.load import OpenLoopReport, rate_request, rates_request
+from bench.load import OpenLoopReport, film_requests, rate_request, rates_request
 from bench.open_loop import full_speed, open_loop
 from bench.pacing import OutOfFiles
 from bench.schedule import Schedule
@@ -274,7 +273,7 @@ async def test_a_frozen_server_shows_and_does_not_make_the_run_void() -> None:
             report = OpenLoopReport()
             load = open_loop(
                 [server.address],
-                cheap_requests(server.address),
+                film_requests(server.address),
                 Ledger(),
                 Schedule(1000, 1.5),
                 connections=4,
@@ -289,7 +288,7 @@ async def test_a_frozen_server_shows_and_does_not_make_the_run_void() -> None:
         assert not report.fell_behind, report
         closed = OpenLoopReport()
         load = full_speed(
-            [server.address], cheap_requests(server.address), Ledger(), seconds=1.5, connections=4, report=closed
+            [server.address], film_requests(server.address), Ledger(), seconds=1.5, connections=4, report=closed
         )
         await _freeze_meanwhile(asyncio.create_task(load), closed, server.pid)
         assert closed.latency.share_above(FROZEN_S / 2) == 4 / closed.confirmed
@@ -314,7 +313,7 @@ async def test_a_generator_that_is_kept_from_its_work_is_void() -> None:
     async with do_nothing() as server:
         loop.call_later(0.1, hog)
         report = await open_loop(
-            [server.address], cheap_requests(server.address), Ledger(), Schedule(500, 0.7), connections=64
+            [server.address], film_requests(server.address), Ledger(), Schedule(500, 0.7), connections=64
         )
     assert report.unsent == 0
     assert report.late
@@ -352,7 +351,7 @@ async def test_a_generator_that_cannot_keep_up_is_void() -> None:
     """More than any core carries: requests pile up though the server would take them."""
     async with do_nothing() as server:
         report = await open_loop(
-            [server.address], cheap_requests(server.address), Ledger(), Schedule(200_000, 0.5), connections=64
+            [server.address], film_requests(server.address), Ledger(), Schedule(200_000, 0.5), connections=64
         )
     assert report.late
     assert report.cpu_s > 0

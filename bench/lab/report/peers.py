@@ -8,10 +8,11 @@ from typing import Final
 
 from bench.lab import noise
 from bench.lab.axes import BROKER_NAMES, Axis, label, system_name, varying
+from bench.lab.document import FANRATE
 from bench.lab.figures import RPS
 from bench.lab.noise import Noise
 from bench.lab.report.text import listed, times
-from bench.lab.rows import FANRATE, Key, Row
+from bench.lab.rows import Key, Row
 
 _SETTING: Final = re.compile(r"-\d+x\d+$")
 """One program with several settings, of which its better one counts."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from bench.lab.axes import BROKER_NAMES, Axis, drop, grouped, label, varying
+from bench.lab.document import FANRATE
 from bench.lab.figures import COST, FRESHNESS, LATENCY, MEMORY, OWN, PERCENTILES, RPS, Figure, told_share
 from bench.lab.report import bars, lines, palette
 from bench.lab.report.lines import Frame, Line
@@ -15,7 +16,7 @@ from bench.lab.report.rowwise import Bar
 from bench.lab.report.spectra import spectra
 from bench.lab.report.svg import Plot
 from bench.lab.report.text import SPACE, listed, megabytes, number, percent, rounded, times, value_of
-from bench.lab.rows import FANRATE, Row, Spread
+from bench.lab.rows import Row, Spread
 
 _CURVE: Final = 3
 """From so many values on, a number is an axis of its own."""

@@ -16,10 +16,11 @@ from typing import Final
 
 from bench.lab import noise
 from bench.lab.axes import AXES, Axis, label, varying
+from bench.lab.document import FANRATE
 from bench.lab.figures import COST, FRESHNESS, LATENCY, MEMORY, RPS, Figure, told_share
 from bench.lab.noise import FALSE_CALLS, LEAST, Difference, Noise
 from bench.lab.report.text import listed, percent, rounded, times, unit_of, value_of
-from bench.lab.rows import FANRATE, Row
+from bench.lab.rows import Row
 
 _WINNERS: Final = {
     COST.name: "costs the least processor time",

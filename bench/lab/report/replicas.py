@@ -11,10 +11,11 @@ from typing import Final
 
 from bench.lab import noise
 from bench.lab.axes import AXES, BROKER_NAMES, drop, label, varying
+from bench.lab.document import FANRATE
 from bench.lab.figures import COST, RPS
 from bench.lab.report.ranking import shared_noise, turns
 from bench.lab.report.text import listed, times
-from bench.lab.rows import FANRATE, Row
+from bench.lab.rows import Row
 
 
 def replicas(rows: Sequence[Row]) -> list[str]:

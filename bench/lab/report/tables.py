@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final
 
 from bench.lab.axes import AXES, BROKER_NAMES, Axis, grouped, shares, varying
-from bench.lab.document import Tail
+from bench.lab.document import FANRATE, Tail
 from bench.lab.figures import COST, FRESHNESS, MEMORY, OWN, PERCENTILES, RATES_PER_MESSAGE, RPS
 from bench.lab.report.peers import against_fanrate
 from bench.lab.report.text import (
@@ -22,7 +22,7 @@ from bench.lab.report.text import (
     times,
     within,
 )
-from bench.lab.rows import FANRATE, Row, Spread, roles_in_order
+from bench.lab.rows import Row, Spread, roles_in_order
 
 _RANGE: Final = "range"
 

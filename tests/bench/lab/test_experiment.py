@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.lab.document import Setup, Workload
-from bench.lab.experiment import FANRATE, BadExperiment, Row, load, named, rows_of
+from bench.lab.document import FANRATE, Setup, Workload
+from bench.lab.experiment import BadExperiment, Row, load, named, rows_of
 from bench.lab.order import Turn, turns
 from bench.lab.sitting import check, file_name
 from bench.peers import PEERS
