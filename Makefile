@@ -34,7 +34,7 @@ run: .venv/runtime.stamp ## the embedded service, nothing but Python: [PORT=8080
 replay: .venv/bench.stamp ## 5 307 real ratings through HTTP, every one accounted for: [URL=http://127.0.0.1:PORT TIMES=20]
 	@$(BIN)/python -m bench replay --url $(URL) --times $(TIMES)
 
-up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+core|kafka|rabbit|redis DISPATCH=group|topics|inline DURABILITY=relaxed|confirmed|fsync REPLICAS=1 PROCESSES=1 BALANCER=none|nginx-plain|nginx-tuned|nginx-random PORT=8080 KEEP=0|1]
+up: .venv/runtime.stamp ## real servers as local processes: [BROKER=nats|nats+core|kafka|rabbit|redis DISPATCH=group|topics|inline DURABILITY=relaxed|confirmed|fsync REPLICAS=1 PROCESSES=1 BALANCER=none|nginx-plain|nginx-tuned|nginx-random|nginx-hash PORT=8080 KEEP=0|1]
 	@$(BIN)/python -m stack up --broker $(BROKER) --dispatch $(DISPATCH) --durability $(DURABILITY) --replicas $(REPLICAS) --processes $(PROCESSES) --balancer $(BALANCER) --port $(PORT)
 
 services: .venv/runtime.stamp ## install the servers that a topology needs: [BROKER=nats|nats+core|kafka|rabbit|redis|all]
@@ -73,7 +73,7 @@ bench-peers: .venv/lab.stamp ## the same work done by FastAPI + FastStream, aioh
 	-@$(MAKE) --no-print-directory peers ARGS=
 	@$(BIN)/python -m bench experiment peers $(LAB)
 
-bench-scale: .venv/lab.stamp ## how cost grows with replicas, connections, subjects, rates per request and offered load: [QUICK=1 RESUME=1 ARGS=...]
+bench-scale: .venv/lab.stamp ## how cost grows with replicas, balancers, connections, subjects, rates per request and offered load: [QUICK=1 RESUME=1 ARGS=...]
 	@$(BIN)/python -m bench experiment scale $(LAB)
 
 bench-full: .venv/lab.stamp ## all experiments into one report; says how long: [QUICK=1 RESUME=1 ARGS=...]

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from core.http import BODY_TIMEOUT_S, HEADER_TIMEOUT_S, MAX_BODY_BYTES
 from stack.ports import HOST
 
-Balancer = Literal["nginx-plain", "nginx-tuned", "nginx-random"]
+Balancer = Literal["nginx-plain", "nginx-tuned", "nginx-random", "nginx-hash"]
 
 MAX_WORKERS: Final = 2
 
@@ -21,6 +21,7 @@ _TEMPLATES: Final[dict[Balancer, tuple[str, str]]] = {
     "nginx-plain": ("nginx-plain", ""),
     "nginx-tuned": ("nginx-tuned", "least_conn"),
     "nginx-random": ("nginx-tuned", "random two least_conn"),
+    "nginx-hash": ("nginx-tuned", "hash $connection"),
 }
 """Balancer -> its template, and how that chooses a replica."""
 

@@ -33,7 +33,7 @@ _SETUP: Final = {
     "processes": ("processes", int, "1", "counting processes"),
     "dispatch": ("dispatch", str, "group", "group, topics or inline"),
     "durability": ("durability", str, "confirmed", "relaxed, confirmed or fsync"),
-    "balancer": ("balancer", str, "none", "none, nginx-plain, nginx-tuned or nginx-random"),
+    "balancer": ("balancer", str, "none", "none, nginx-plain, nginx-tuned, nginx-random or nginx-hash"),
 }
 _WORKLOAD: Final = {
     "connections": ("connections", int, "64", "connections, each with one request at a time"),

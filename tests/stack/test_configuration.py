@@ -2,7 +2,7 @@ import asyncio
 import io
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -44,10 +44,13 @@ def test_nginx_takes_the_file(balancer: Balancer, tmp_path: Path):
     assert "[warn]" not in tried.stderr
 
 
-def test_random_is_tuned_but_for_the_choice(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("balancer", "choice"), [("nginx-random", "random two least_conn"), ("nginx-hash", "hash $connection")]
+)
+def test_tuned_but_for_the_choice(balancer: Balancer, choice: str, tmp_path: Path):
     site = local_site(8080, [8081, 8082], tmp_path)
-    tuned, chosen = (nginx_configuration(name, site) for name in ("nginx-tuned", "nginx-random"))
-    assert tuned.replace("        least_conn;\n", "        random two least_conn;\n") == chosen != tuned
+    tuned, chosen = (nginx_configuration(name, site) for name in ("nginx-tuned", balancer))
+    assert tuned.replace("        least_conn;\n", f"        {choice};\n") == chosen != tuned
 
 
 def test_nginx_outwaits_the_api_and_lets_go_first(tmp_path: Path):
@@ -91,7 +94,8 @@ def silence(head: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("balancer", "version"), [("nginx-plain", "1.0"), ("nginx-tuned", "1.1"), ("nginx-random", "1.1")]
+    ("balancer", "version"),
+    [("nginx-plain", "1.0"), ("nginx-tuned", "1.1"), ("nginx-random", "1.1"), ("nginx-hash", "1.1")],
 )
 async def test_forwards_and_tells_where_a_request_came_from(balancer: Balancer, version: str, tmp_path: Path):
     needs("nginx")
@@ -101,6 +105,39 @@ async def test_forwards_and_tells_where_a_request_came_from(balancer: Balancer, 
             lines = (await response.text()).split("\r\n")
     assert lines[0] == f"GET /rates/film-42 HTTP/{version}"
     assert [line for line in lines if line.startswith("X-Forwarded-For")] == [f"X-Forwarded-For: {HOST}"]
+
+
+def named(name: bytes) -> Callable[[bytes], bytes]:
+    """A 200 whose content is `name`."""
+    return lambda head: b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name)
+
+
+async def test_hash_keeps_a_connection_with_one_replica_while_that_lives(tmp_path: Path):
+    needs("nginx")
+    async with AsyncExitStack() as running:
+        one = await running.enter_async_context(replica(named(b"one")))
+        two = await running.enter_async_context(AsyncExitStack())
+        ports = [one, await two.enter_async_context(replica(named(b"two")))]
+        stack = await running.enter_async_context(Stack(tmp_path))
+        nginx = await stack.start(parts.nginx(tmp_path, upstream_ports=ports, balancer="nginx-hash"))
+        clients = [
+            await running.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)))
+            for _ in range(24)
+        ]
+
+        async def asked_thrice(client: aiohttp.ClientSession) -> set[str]:
+            answers = set()
+            for _ in range(3):
+                async with client.get(f"{nginx.url}/rates/film-42") as response:
+                    assert response.status == 200
+                    answers.add(await response.text())
+            return answers
+
+        places = [await asked_thrice(client) for client in clients]
+        assert {len(place) for place in places} == {1}
+        assert set().union(*places) == {"one", "two"}
+        await two.aclose()
+        assert [await asked_thrice(client) for client in clients] == [{"one"}] * len(clients)
 
 
 def impatient(part: Part) -> Part:
