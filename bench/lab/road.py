@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -107,20 +108,15 @@ class Road:
 
     async def _peak(self) -> None:
         """What was used is read when all was counted: a rate costs what it costs until then."""
-        seconds, frozen = self._workload.seconds, self._workload.consumers == "frozen"
+        seconds = self._workload.seconds
         self._options.say(f"full load, {seconds:g} s")
         batched = await self._stage.batched()
-        if frozen:
-            self._stage.freeze_consumers()
-        try:
+        with self._consumers_as_asked():
             meter = Meter(self._stage.roles)
             async with calibrating(self.found.calibrations_us):
                 peaks = await self._full_load(seconds)
             busy = meter.busy()
             self.found.holding = await self._stage.holding()
-        finally:
-            if frozen:
-                self._stage.thaw_consumers()
         await self._stage.settle()
         used_s = meter.used_s()
         rates = sum(peak.confirmed_rates for peak in peaks)
@@ -133,6 +129,18 @@ class Road:
             rates_per_message=_per_message(batched, await self._stage.batched()),
             busy=busy,
         )
+
+    @contextmanager
+    def _consumers_as_asked(self) -> Iterator[None]:
+        """Around each load that is measured."""
+        frozen = self._workload.consumers == "frozen"
+        if frozen:
+            self._stage.freeze_consumers()
+        try:
+            yield
+        finally:
+            if frozen:
+                self._stage.thaw_consumers()
 
     async def _full_load(self, seconds: float) -> list[wrk.Peak]:
         """wrk on every address at once, with an even share of the connections."""
@@ -161,11 +169,12 @@ class Road:
         ledger = Ledger()
         schedule = Schedule(per_s, workload.seconds, workload.arrivals)
         meter = Meter(self._stage.roles)
-        async with asyncio.TaskGroup() as tasks:
-            load = tasks.create_task(self._on_schedule(schedule, ledger), name="schedule")
-            probes = tasks.create_task(self._probe(ledger), name="probes")
-        report, seen_s = load.result(), probes.result()
-        busy = meter.busy()
+        with self._consumers_as_asked():
+            async with asyncio.TaskGroup() as tasks:
+                load = tasks.create_task(self._on_schedule(schedule, ledger), name="schedule")
+                probes = tasks.create_task(self._probe(ledger), name="probes")
+            report, seen_s = load.result(), probes.result()
+            busy = meter.busy()
         self._stage.book(ledger.sent_rates, ledger.confirmed_rates)
         await self._stage.settle()
         self.found.tails.append(

@@ -15,6 +15,7 @@ import pytest
 from bench.lab import document
 from bench.lab.experiment import Experiment, rows_of
 from bench.lab.sitting import CannotWrite, FolderTaken, Sitting
+from bench.lab.stage import FanrateStage
 from tests.servers import needs
 
 SHORT: dict[str, object] = {"seconds": 1, "connections": 8, "offered": [0.3]}
@@ -87,9 +88,15 @@ async def test_several_replicas_share_the_load_and_requests_are_counted_by_the_r
     assert run.tails[0].scheduled_per_s == pytest.approx(0.3 * run.peak.rates_per_s / 50, rel=0.01)
 
 
-async def test_consumers_that_are_frozen_count_afterwards(tmp_path: Path) -> None:
-    (run,) = await sitting(tmp_path, {"broker": "nats"}, {**SHORT, "offered": [], "consumers": "frozen"}).hold()
+async def test_consumers_that_are_frozen_count_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At full load and on a schedule."""
+    told: list[str] = []
+    freeze, thaw = FanrateStage.freeze_consumers, FanrateStage.thaw_consumers
+    monkeypatch.setattr(FanrateStage, "freeze_consumers", lambda stage: (told.append("freeze"), freeze(stage)))
+    monkeypatch.setattr(FanrateStage, "thaw_consumers", lambda stage: (told.append("thaw"), thaw(stage)))
+    (run,) = await sitting(tmp_path, {"broker": "nats"}, {**SHORT, "offered": [0.3], "consumers": "frozen"}).hold()
     assert run.outcome == "measured", run.reason
+    assert told == ["freeze", "thaw"] * 2
     assert run.holding is not None
     assert run.peak is not None
     assert run.holding.depth
