@@ -1,6 +1,6 @@
 """The lane: group commit on one destination.
 
-A rate does not publish by itself. It joins the open batch and awaits a future of its own. While fewer than
+A rate does not publish by itself. It joins the open batch, with a waiter of its own to be told by. While fewer than
 `max_in_flight` of the lane's publishes are unconfirmed, the open batch leaves at the end of the current turn of the
 event loop; at that limit it grows, and leaves when a confirm arrives. No timer and no linger: an idle lane adds no
 latency, a busy one makes batches by itself.
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import chain, islice
+from typing import Protocol
 from uuid import uuid4
 
 import structlog
@@ -39,9 +40,19 @@ SHORT_LIFETIME_S = 5.0
 """The same on an at-most-once broker: what was sent and lost turns abandoned when its producer's lease ends."""
 LONGEST_PUBLISH_TIMEOUT_S = 60.0
 
-Waiter = asyncio.Future[Problem | None]
-"""Ends with None once confirmed, or with what to answer instead. A result and not an exception: one Problem may answer
-thousands, and an exception raised thousands of times drags all their tracebacks along."""
+
+class Waiter(Protocol):
+    """What a request waits by, such as a future. Its result is None once confirmed, or what to answer instead: a result
+    and not an exception, for one Problem may answer thousands, and an exception raised thousands of times drags all
+    their tracebacks along."""
+
+    def done(self) -> bool:
+        """Whether it has its result, or nobody waits any more."""
+        ...
+
+    def set_result(self, result: Problem | None, /) -> None:
+        """Must not raise: others wait in the same batch."""
+        ...
 
 
 @dataclass(slots=True)
@@ -64,11 +75,12 @@ class Group:
     """Rates that will leave, or have left, in one batch, and the requests that wait for them."""
 
     producer: Producer
+    max_bytes: int
     rates: list[Rate] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     size_bytes: int = ENVELOPE_BYTES
     waiters: list[tuple[float, Waiter]] = field(default_factory=list)
-    """When each joined, by the event loop's clock, ascending; and its future."""
+    """When each joined, by the event loop's clock, ascending; and how it is told."""
     answered: int = 0
     """How many of `waiters`, from the front, have been told that it takes too long."""
 
@@ -142,8 +154,8 @@ class Lane:
         self._last_left = 0.0
         self._tasks = tasks
 
-    def join(self, rates: list[Rate], identity: str | None = None) -> Waiter:
-        """Take `rates` in, whole, in one batch; the future tells when they are confirmed.
+    def join(self, rates: list[Rate], waiter: Waiter, identity: str | None = None) -> None:
+        """Take `rates` in, whole, in one batch; `waiter` is told when they are confirmed.
 
         `identity` is that of their Idempotency-Key. Raises Problem 413 when no batch can hold them.
         """
@@ -152,7 +164,7 @@ class Lane:
         if (
             group is None
             or len(group.rates) + len(rates) > self._max_rates
-            or group.size_bytes + size_bytes + KEY_BYTES > self.max_bytes
+            or group.size_bytes + size_bytes + KEY_BYTES > group.max_bytes
         ):
             group = self._open_group(rates, size_bytes)
         if identity is not None:
@@ -162,12 +174,10 @@ class Lane:
         group.size_bytes += size_bytes
         group.producer.opened += len(rates)
         self.unconfirmed += len(rates)
-        waiter: Waiter = self._loop.create_future()
         group.waiters.append((self._loop.time(), waiter))
         if not self._leaving and self._in_flight < self._settings.max_in_flight:
             self._leaving = True
             self._loop.call_soon(self._leave)
-        return waiter
 
     @property
     def max_bytes(self) -> int:
@@ -247,7 +257,7 @@ class Lane:
         if self._open is not None:
             self._waiting.append(self._open)
         self.renew_producer()
-        self._open = Group(self._producer)
+        self._open = Group(self._producer, self.max_bytes)
         return self._open
 
     def _leave(self) -> None:

@@ -32,16 +32,18 @@ def simple_rate(target: str, within: RateRange) -> Rate | None:
     return (match[2] or DEFAULT_SUBJECT, rate) if within.least <= rate <= within.most else None
 
 
+def form_rate(text: str, place: str, within: RateRange) -> Rate:
+    """The one rate of a query or form; `place` names it in what Problem says."""
+    return _one_rate(_numbered(_form_fields(text, place), within), within)
+
+
 async def read_rate(request: Request, within: RateRange) -> Rate:
     """The one rate of `POST /rate`, from its query and body taken together: each field in exactly one place."""
     fields = _numbered(_form_fields(request.rel_url.raw_query_string, "the query"), within)
     body = await read_body(request) if request.body_exists else b""
     if body:
         fields += _body_fields(request, body, within)
-    try:
-        return _checked(_only(fields, {"rate", "subject"}), within)
-    except InvalidRate as exc:
-        raise _bad(str(exc)) from None
+    return _one_rate(fields, within)
 
 
 async def read_rates(request: Request, within: RateRange) -> list[Rate]:
@@ -53,7 +55,7 @@ async def read_rates(request: Request, within: RateRange) -> list[Rate]:
         return _each("line", enumerate(_lines(body), 1), within)
     if request.content_type != JSON:
         raise _unsupported(request, JSON, *NDJSON[:1])
-    content = _json(_text(body))
+    content = _json(text_of(body))
     if not isinstance(content, list):
         raise _bad("the body must be a JSON array")
     return _each("index", enumerate(content), within)
@@ -62,8 +64,11 @@ async def read_rates(request: Request, within: RateRange) -> list[Rate]:
 def read_key(request: Request) -> str | None:
     """The Idempotency-Key, if there is one."""
     keys = request.headers.getall("Idempotency-Key", [])
-    if not keys:
-        return None
+    return check_key(keys) if keys else None
+
+
+def check_key(keys: list[str]) -> str:
+    """The one Idempotency-Key among those that were sent."""
     if len(keys) > 1 or not _key.fullmatch(keys[0]):
         raise _bad("Idempotency-Key must be given once, with 1 to 255 visible ASCII characters")
     return keys[0]
@@ -93,6 +98,13 @@ def check_name(name: str) -> str:
         raise _bad(str(exc)) from None
 
 
+def _one_rate(fields: Fields, within: RateRange) -> Rate:
+    try:
+        return _checked(_only(fields, {"rate", "subject"}), within)
+    except InvalidRate as exc:
+        raise _bad(str(exc)) from None
+
+
 def _each(place: str, items: Iterable[tuple[int, Any]], within: RateRange) -> list[Rate]:
     rates = []
     for number, item in items:
@@ -105,7 +117,7 @@ def _each(place: str, items: Iterable[tuple[int, Any]], within: RateRange) -> li
 
 def _item(item: Any, within: RateRange) -> Rate:
     if isinstance(item, bytes):
-        item = _json(_text(item))
+        item = _json(text_of(item))
     if isinstance(item, _Object):
         return _checked(_only(item.fields, {"rate", "subject"}), within)
     return DEFAULT_SUBJECT, within.check(item)
@@ -122,10 +134,10 @@ def _lines(body: bytes) -> Iterable[bytes]:
 
 def _body_fields(request: Request, body: bytes, within: RateRange) -> Fields:
     if request.content_type == FORM:
-        return _numbered(_form_fields(_text(body), "the form"), within)
+        return _numbered(_form_fields(text_of(body), "the form"), within)
     if request.content_type != JSON:
         raise _unsupported(request, JSON, FORM)
-    content = _json(_text(body))
+    content = _json(text_of(body))
     if not isinstance(content, _Object):
         raise _bad("the body must be a JSON object")
     return content.fields
@@ -166,7 +178,8 @@ def _checked(values: dict[str, Any], within: RateRange) -> Rate:
     return check_subject(values.get("subject", DEFAULT_SUBJECT)), within.check(values["rate"])
 
 
-def _text(body: bytes) -> str:
+def text_of(body: bytes) -> str:
+    """A body, which must be UTF-8."""
     try:
         return body.decode()
     except UnicodeDecodeError:

@@ -31,7 +31,7 @@ LAST_REPORT_S = 0.5
 
 
 class Publisher:
-    """A lifecycle service; `join` is its hot path."""
+    """A lifecycle service; `enter` is its hot path."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Publisher:
         self._bound = settings.max_unconfirmed
         self._max_batch_bytes = settings.max_batch_bytes
         self._stuck_after_s = settings.confirm_timeout_s
+        self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         topics = [topic] if isinstance(topic, str) else topic
         self._lanes = [Lane(broker, name, 0, settings, max_rates, self._tasks) for name in topics]
@@ -67,7 +68,13 @@ class Publisher:
         self._leases_fail = False
         self._stopping = False
 
-    def join(self, rates: list[Rate], identity: str | None = None) -> Waiter:
+    def join(self, rates: list[Rate], identity: str | None = None) -> asyncio.Future[Problem | None]:
+        """`enter` with a future to await."""
+        waiter: asyncio.Future[Problem | None] = self._loop.create_future()
+        self.enter(rates, identity, waiter)
+        return waiter
+
+    def enter(self, rates: list[Rate], identity: str | None, waiter: Waiter) -> None:
         """Take `rates` in; see `Lane.join`. Raises Problem 503, with nothing taken in, past the bound, while the broker
         is full, and at the end."""
         if self._choose is None:
@@ -79,10 +86,9 @@ class Publisher:
         if unconfirmed + len(rates) > self._bound or lane.full or self._stopping:
             self._refused += 1
             raise self._refusal(lane)
-        waiter = lane.join(rates, identity)
+        lane.join(rates, waiter, identity)
         if self._answers_at_once:
             waiter.set_result(None)
-        return waiter
 
     @property
     def _unconfirmed(self) -> int:

@@ -16,9 +16,10 @@ from aiohttp import web
 
 from api.parsing import check_name, read_integer, read_key, read_query, read_rate, read_rates, simple_rate
 from api.publisher import Publisher
+from core.answers import EMPTY_OK, json_response, problem_response
 from core.errors import Problem, StoreError
 from core.fold import MINUTE_S
-from core.http import EMPTY_OK, Handler, Request, Routes, json_response, problem_response
+from core.http import Handler, Request, Routes
 from core.rates import identity
 from core.settings import Intake
 from core.store import Ranked, Store, Summary

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import structlog
 
 from api.dispatch import chooser
+from api.hot import hot_route
 from api.inline import InlineBroker
 from api.publisher import Publisher
 from api.routes import Api
 from brokers.base import Broker
 from core import counting
 from core.health import Check, Checks, health_routes, store_check
-from core.http import HttpService
+from core.http import HttpService, Routes
 from core.lifecycle import Deadline, first_failure
 from core.settings import Publishing, Replica
 from core.store import Store
@@ -25,7 +26,8 @@ log = structlog.get_logger()
 
 class ApiService:
     """A lifecycle service over a broker and a store, which it starts but leaves to its owner to close. `groups` are
-    all that read, `metrics` are shown beside its own."""
+    all that read, `metrics` are shown beside its own. Its port may be `shared` with other replicas; it alone tells how
+    it is at `health_port`."""
 
     def __init__(
         self,
@@ -36,6 +38,8 @@ class ApiService:
         topic: str,
         groups: Sequence[str] = (counting.GROUP,),
         metrics: Sequence[Source] = (),
+        shared: bool = False,
+        health_port: int | None = None,
     ) -> None:
         self._store = store
         self._inline = broker if isinstance(broker, InlineBroker) else None
@@ -55,7 +59,21 @@ class ApiService:
         counted = [self._inline.metrics] if self._inline else []
         health = health_routes(dict, self._ready, Exposition(self._publisher.metrics, *counted, *metrics))
         api = Api(self._publisher, store, settings)
-        self._http = HttpService(settings.host, settings.port, api.routes(health), access_log=settings.access_log)
+        self._http = HttpService(
+            settings.host,
+            settings.port,
+            api.routes(health),
+            access_log=settings.access_log,
+            shared=shared,
+            front=hot_route(self._publisher, settings.rate_range) if settings.hot_route else None,
+        )
+        self._health = (
+            None
+            if health_port is None
+            else HttpService(
+                settings.host, health_port, Routes(exact=health, under={}), port_setting="WORKER_HEALTH_PORT"
+            )
+        )
         self._draining = False
 
     @property
@@ -68,6 +86,8 @@ class ApiService:
 
     async def start(self) -> None:
         await self._store.start()
+        if self._health:
+            await self._health.start()
         await self._http.start()
         await self._publisher.start()
         if self._may_lose:
@@ -92,6 +112,8 @@ class ApiService:
         """The publisher first: what still waits is answered before its connection closes."""
         await self._publisher.close()
         await self._http.close()
+        if self._health:
+            await self._health.close()
 
     async def _ready(self) -> Checks:
         return {

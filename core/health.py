@@ -10,8 +10,9 @@ from typing import Final
 
 from aiohttp import web
 
+from core.answers import json_response
 from core.errors import Problem, StoreError
-from core.http import Handler, Request, json_response
+from core.http import Handler, Request
 from core.store import Store
 from core.telemetry import Exposition
 

@@ -11,21 +11,18 @@ import asyncio
 import errno
 import logging
 import socket
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Final
 
-import msgspec
 import structlog
 from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_log import AccessLogger
 
+from core.answers import EMPTY_OK, body_stalled, internal_error, problem_response
 from core.errors import FanrateError, Problem
 from core.lifecycle import Deadline, until
 
@@ -69,63 +66,6 @@ class Routes:
         return self.under.get(f"{parent}/") if name else None
 
 
-def json_response(content: object) -> web.Response:
-    """A 200 of one JSON line."""
-    return web.Response(body=msgspec.json.encode(content) + b"\n", content_type="application/json")
-
-
-class _EmptyOk(web.StreamResponse):
-    """The 200 of no content that aiohttp would send, written in one piece that is made anew once a second.
-
-    One instance answers all requests: it keeps nothing of any.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._second = 0
-        self._piece = b""
-
-    @property
-    def keep_alive(self) -> bool:
-        return True
-
-    async def prepare(self, request: Request) -> AbstractStreamWriter | None:
-        if (second := int(time.time())) != self._second:
-            self._second = second
-            date = formatdate(second, usegmt=True)
-            head = f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: {date}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
-            self._piece = head.encode()
-        if (transport := request.transport) is not None:
-            transport.write(self._piece)
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None: ...
-
-
-EMPTY_OK: Final = _EmptyOk()
-"""What a handler returns to answer 200 without content."""
-
-
-def problem_response(problem: Problem) -> web.Response:
-    """The RFC 9457 problem document of `problem`."""
-    document = {
-        "type": f"urn:fanrate:problem:{problem.kind}",
-        "title": problem.status.phrase,
-        "status": problem.status.value,
-        "detail": problem.detail,
-        **problem.members,
-    }
-    response = web.Response(
-        status=problem.status.value,
-        body=msgspec.json.encode(document) + b"\n",
-        content_type="application/problem+json",
-        headers=problem.headers,
-    )
-    if problem.close:
-        response.force_close()
-    return response
-
-
 async def read_body(request: Request) -> bytes:
     """The whole body; a Problem 413 above MAX_BODY_BYTES and 408 when it has not arrived within BODY_TIMEOUT_S."""
     if (request.content_length or 0) > MAX_BODY_BYTES:
@@ -143,8 +83,7 @@ async def read_body(request: Request) -> bytes:
     except web.RequestPayloadError as exc:
         raise Problem(HTTPStatus.BAD_REQUEST, "bad-http", f"the body is broken: {exc}", close=True) from None
     except TimeoutError:
-        detail = f"the body had not arrived after {BODY_TIMEOUT_S:g} s"
-        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "body-stalled", detail, close=True) from None
+        raise body_stalled(BODY_TIMEOUT_S) from None
 
 
 def _too_large() -> Problem:
@@ -152,19 +91,45 @@ def _too_large() -> Problem:
     return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail, close=True)
 
 
+class Front(asyncio.Protocol):
+    """A connection before aiohttp has it. It is in `HttpService.fronts` as long as it lives, counts the requests that
+    it has not answered in `HttpService.active`, and ends by itself, or by `HttpService.hand_over`."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """End the connection."""
+        raise NotImplementedError
+
+
 class HttpService:
-    """Listens on one address and answers by `routes`. A lifecycle service. `port_setting` is what errors name."""
+    """Listens on one address and answers by `routes`. A lifecycle service. `port_setting` is what errors name. The
+    address may be `shared` with other processes that listen on it too. `front` makes what each connection begins with,
+    if that is not aiohttp."""
 
     def __init__(
-        self, host: str, port: int, routes: Routes, *, port_setting: str = "PORT", access_log: bool = False
+        self,
+        host: str,
+        port: int,
+        routes: Routes,
+        *,
+        port_setting: str = "PORT",
+        access_log: bool = False,
+        shared: bool = False,
+        front: Callable[[HttpService], Front] | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._port_setting = port_setting
         self._routes = routes
         self._access_log = access_log
-        self._draining = False
-        self._active = 0
+        self._shared = shared
+        self._front = None if access_log else front
+        self.fronts: set[Front] = set()
+        self.draining = False
+        """What is answered now says that the connection ends."""
+        self.active = 0
+        """Requests that are not answered yet."""
         self._listener: asyncio.Server | None = None
         self._second_handle: socket.socket | None = None
         self._server: _Server | None = None
@@ -186,11 +151,11 @@ class HttpService:
             lingering_time=LINGERING_S,
             tcp_keepalive=False,
         )
-        listening = _listen(self._host, self._port, self._port_setting)
+        listening = listen(self._host, self._port, self._port_setting, shared=self._shared)
         self._port = listening.getsockname()[1]
         self._second_handle = listening.dup()
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, sock=listening, backlog=BACKLOG)
+        self._listener = await loop.create_server(self._connection, sock=listening, backlog=BACKLOG)
 
     async def drain(self, timeout_s: float) -> None:
         """Break no connection on the way out:
@@ -200,29 +165,39 @@ class HttpService:
         3. wait for the requests that are being answered;
         4. close the connections that stayed silent.
         """
-        if self._listener is None or self._draining:
+        if self._listener is None or self.draining:
             return
         deadline = Deadline(timeout_s)
         await self._stop_listening()
-        self._draining = True
+        self.draining = True
         await asyncio.sleep(min(LAME_DUCK_S, deadline.left_s))
-        if await until(lambda: not self._active, deadline.left_s):
+        if await until(lambda: not self.active, deadline.left_s):
             await self._close_connections()
         else:
-            log.warning("drain_cut_off", requests=self._active)
+            log.warning("drain_cut_off", requests=self.active)
 
     async def close(self) -> None:
         if self._listener is None or self._server is None:
             return
-        self._draining = True
+        self.draining = True
         self._listener.close()
         if self._second_handle is not None:
             self._second_handle.close()
         self._listener = None
         await self._close_connections()
 
+    def hand_over(self, transport: asyncio.Transport, received: bytes, header_within_s: float) -> None:
+        """Give aiohttp a connection, that of a Front, which has `received` that of its next request."""
+        assert self._server is not None
+        connection = self._server(header_within_s)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.data_received(received)
+
     async def _close_connections(self) -> None:
         assert self._server is not None
+        for front in list(self.fronts):
+            front.close()
         self._server.pre_shutdown()
         await self._server.shutdown(0.1)
 
@@ -241,10 +216,14 @@ class HttpService:
                 except (BlockingIOError, ConnectionError):
                     break
         for connection in accepted:
-            await loop.connect_accepted_socket(self._server, connection)
+            await loop.connect_accepted_socket(self._connection, connection)
+
+    def _connection(self) -> asyncio.Protocol:
+        assert self._server is not None
+        return self._server() if self._front is None else self._front(self)
 
     async def _handle(self, request: Request) -> web.StreamResponse:
-        self._active += 1
+        self.active += 1
         try:
             response = await self._find(request)(request)
         except Problem as problem:
@@ -253,13 +232,12 @@ class HttpService:
             raise
         except Exception:
             log.exception("request_failed", method=request.method, path=request.path)
-            detail = "the server made a mistake; it is in its log"
-            response = problem_response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail))
+            response = problem_response(internal_error())
         finally:
-            self._active -= 1
+            self.active -= 1
         if response is EMPTY_OK and not self._is_plain(request):
             response = web.Response()
-        if self._draining:
+        if self.draining:
             response.force_close()
         return response
 
@@ -269,7 +247,7 @@ class HttpService:
             request.keep_alive
             and request.version == HttpVersion11
             and not request.protocol.writing_paused
-            and not self._draining
+            and not self.draining
             and not self._access_log
         )
 
@@ -292,8 +270,10 @@ class _Server(web.Server):
         super().__init__(handler, **options)
         self._options = options
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._options)
+    def __call__(self, header_within_s: float | None = None) -> web.RequestHandler:
+        connection = _Connection(self, loop=self._loop, **self._options)
+        connection.header_within_s = HEADER_TIMEOUT_S if header_within_s is None else header_within_s
+        return connection
 
     def _make_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
         protocol.heard = True
@@ -305,10 +285,11 @@ class _Connection(web.RequestHandler):
     document."""
 
     heard = False
+    header_within_s = HEADER_TIMEOUT_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._silence = self._loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
+        self._silence = self._loop.call_later(self.header_within_s, self._close_if_silent)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._silence.cancel()
@@ -332,16 +313,32 @@ class _Connection(web.RequestHandler):
             self.force_close()
 
 
-def _listen(host: str, port: int, port_setting: str) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+def listen(host: str, port: int, port_setting: str, *, shared: bool = False) -> socket.socket:
+    """A socket that listens on that address, which other processes may share if they say so too; raises ListenError."""
+    listening = bind(host, port, port_setting, shared=shared)
+    with _told(host, port, port_setting):
         listening.listen(BACKLOG)
+    return listening
+
+
+def bind(host: str, port: int, port_setting: str, *, shared: bool = False) -> socket.socket:
+    """The same, not listening yet."""
+    with _told(host, port, port_setting):
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host, port))
+    return bound
+
+
+@contextmanager
+def _told(host: str, port: int, port_setting: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as exc:
         remedy = f"choose another {port_setting}, or end what listens there"
         if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
             remedy = "HOST must be an address of this machine"
         raise ListenError(f"cannot listen on {host}:{port}: {exc.strerror or exc}: {remedy}") from exc
-    return listening

@@ -108,12 +108,15 @@ def on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, first, number)
 
 
-async def serve(service: Service, *, drain_s: float, started: Callable[[], None]) -> None:
-    """Run `service` until a signal, then drain it for at most `drain_s` and close it; `started` tells of its start.
+async def serve(
+    service: Service, *, drain_s: float, started: Callable[[], None], stop: asyncio.Event | None = None
+) -> None:
+    """Run `service` until a signal, or until `stop` is set, then drain it for at most `drain_s` and close it; `started`
+    tells of its start.
 
     Raises ServiceFailed when the service fails: a supervisor should start it again.
     """
-    stop = asyncio.Event()
+    stop = stop or asyncio.Event()
     on_signals(stop)
     stopping: asyncio.Future[Any] = asyncio.create_task(stop.wait(), name="await_signal")
     try:

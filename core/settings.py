@@ -195,8 +195,9 @@ class Listening(Section):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port of the HTTP interface; 0 takes a free one")
-    access_log: bool = Field(
-        False, description="log every request, with X-Forwarded-For; costs more than half of the throughput"
+    access_log: bool = Field(False, description="log every request, with X-Forwarded-For; costs most of the throughput")
+    hot_route: bool = Field(
+        True, description="answer POST /rate in its simple forms without aiohttp; off while ACCESS_LOG is on"
     )
 
 
@@ -215,6 +216,11 @@ class Intake(Batching):
         if self.rate_min > self.rate_max:
             raise ValueError(f"RATE_MIN {self.rate_min} is above RATE_MAX {self.rate_max}")
         return self
+
+
+SPACING: Final = {"MIN_INTERVAL_S": "0.002"}
+"""For replicas that share a machine: without it each sends many small batches, which cost broker and processes more
+than they gain."""
 
 
 class Publishing(Section):
@@ -278,7 +284,17 @@ class Replica(Listening, Intake, Publishing, Dispatching, Working):
 
 
 class ApiSettings(Replica, Queueing, Draining, Logging):
-    """`python -m api`."""
+    """What `python -m api` has to itself: one replica, or several on its port."""
+
+    workers: int = Field(
+        1, ge=1, le=64, description="processes on the port, each a replica; the kernel spreads clients"
+    )
+    worker_health_port: int = Field(
+        0,
+        ge=0,
+        le=65535 - 64,
+        description="with WORKERS: port of the first worker's own health and metrics, then upwards; 0: none",
+    )
 
 
 class ProcessSettings(Queueing, Working, Draining, Logging):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from core.errors import SettingsError
-from core.settings import Dispatch, Durability
+from core.settings import SPACING, Dispatch, Durability
 from stack import parts
 from stack.configuration import Balancer
 from stack.kafka import kafka, kafka_jars
@@ -21,9 +21,6 @@ from stack.ports import free_port
 from stack.programs import MissingProgram, find
 from stack.rabbit import rabbit
 from stack.supervisor import Stack
-
-SPACING: Final = "MIN_INTERVAL_S"
-SPACING_S: Final = "0.002"
 
 Broker = Literal["nats", "nats+core", "kafka", "rabbit", "redis"]
 
@@ -107,10 +104,9 @@ class Topology:
 
     @property
     def api_settings(self) -> dict[str, str]:
-        """What its replicas are told. Several of them share this machine: without a least time between publishes each
-        sends many small batches, which cost broker and processes more than they gain."""
-        several = self.replicas > 1 and SPACING not in os.environ
-        return {**self.settings, **({SPACING: SPACING_S} if several else {}), **self.api_env}
+        """What its replicas are told. Several of them share this machine."""
+        spacing = SPACING if self.replicas > 1 and not SPACING.keys() & os.environ.keys() else {}
+        return {**self.settings, **spacing, **self.api_env}
 
     def process_settings(self, process: int) -> dict[str, str]:
         """What process `process`, counted from 0, is told: its share of the topics, each of which one process reads."""

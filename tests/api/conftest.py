@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from core.lifecycle import until
 from core.settings import EmbeddedSettings
 from stack.embedded import EmbeddedService
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The one that services run on."""
+    return {"uvloop": uvloop.new_event_loop}
+
 
 StartService = Callable[..., Awaitable[EmbeddedService]]
 

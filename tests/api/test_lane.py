@@ -12,6 +12,7 @@ import api.lane
 from api.lane import Group, Lane
 from core.errors import BrokerError, BrokerFull, BrokerUnavailable, MessageTooLarge, Problem, PublishTimeout
 from core.lifecycle import Tasks, until
+from core.rates import Rate
 from core.settings import Publishing
 from tests.api.held import HeldBroker
 
@@ -33,7 +34,12 @@ class Bench:
         await self.lane._tasks.cancel()
 
     def join(self, *rates: int) -> asyncio.Future[Problem | None]:
-        return self.lane.join([("film", rate) for rate in rates])
+        return self.join_all([("film", rate) for rate in rates])
+
+    def join_all(self, rates: list[Rate]) -> asyncio.Future[Problem | None]:
+        waiter: asyncio.Future[Problem | None] = asyncio.get_running_loop().create_future()
+        self.lane.join(rates, waiter)
+        return waiter
 
     @property
     def sizes(self) -> list[int]:
@@ -102,7 +108,7 @@ async def test_a_request_that_no_batch_holds(bench: Bench) -> None:
 async def test_bytes_bound_a_batch() -> None:
     bench = await Bench(max_batch_bytes=1024).start()
     bench.broker.confirming.clear()
-    waiters = [bench.lane.join([("x" * 128, 1)]) for _ in range(40)]
+    waiters = [bench.join_all([("x" * 128, 1)]) for _ in range(40)]
     bench.broker.confirming.set()
     await asyncio.gather(*waiters)
     assert max(bench.sizes) == 4
@@ -198,7 +204,7 @@ async def test_what_is_overdue_is_answered_once_and_not_looked_at_again(monkeypa
 
 async def test_a_new_producer_after_an_hour(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.join(1)
-    monkeypatch.setattr(api.lane, "PRODUCER_LIFETIME_S", 0.0)
+    monkeypatch.setattr(api.lane, "PRODUCER_LIFETIME_S", -1.0)
     await bench.join(2, 3)
     first, second = bench.broker.published
     assert first.producer != second.producer

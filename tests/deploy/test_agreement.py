@@ -136,7 +136,8 @@ def test_kafka_tells_its_clients_where_it_is() -> None:
 
 def test_nginx_is_published_where_it_listens_and_finds_the_replicas() -> None:
     assert service("nginx")["ports"] == ["${PUBLISH:-127.0.0.1:8080}:" + port("nginx")]
-    assert one(r"^ +server (\S+) resolve", text("nginx.conf")) == f"api:{image_environment()['PORT']}"
+    replicas = re.findall(r"^ +server (\S+) resolve", text("nginx.conf"), re.MULTILINE)
+    assert replicas == [f"api:{image_environment()['PORT']}"] * 2
     assert service("nginx")["ulimits"]["nofile"] >= int(one(r"^worker_rlimit_nofile (\d+);$", text("nginx.conf")))
 
 

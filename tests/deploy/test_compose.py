@@ -46,6 +46,8 @@ FIXED = {
     "READ_TOPICS",
     "GROUP",  # the only job here is counting
     "SHARDS",  # takes one value only
+    "WORKERS",  # replicas are scaled by --scale, as the next
+    "WORKER_HEALTH_PORT",
     "DRAIN_S",  # stop_grace_period goes by it
     "BROKER_USER",  # by the locks, as the rest: without them the servers know no users, have no TLS
     "BROKER_PASSWORD",  # and no replicas, a container sees no other files, and who has such settings in the shell

@@ -1,0 +1,138 @@
+"""What the hot route understands of a request: its first line and its header fields, or nothing.
+
+It is a narrow reader in front of a broad one. Whatever is unusual, ambiguous or wrong is left to aiohttp, to be
+answered as if there were no hot route; so nothing is taken here that aiohttp would refuse, or would frame in another
+way.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import httptools
+
+MAX_HEAD_BYTES: Final = 8000
+"""Of all fields together, and of a head that is not whole yet: below the 8190 that aiohttp takes of one line."""
+MAX_FIELDS: Final = 100
+MAX_FORM_BYTES: Final = 2048
+"""Twice what the longest subject takes with all of it percent-encoded, and its rate."""
+
+FIRST_LINE: Final = re.compile(rb"POST (/rate(?:\?[!\"$-~]{0,4000})?) (?=HTTP/1\.[01]\r\n)")
+"""Its group is the target."""
+_PART_OF_LINE: Final = re.compile(rb"POST /rate(?:\?[!\"$-~]{0,4000})?(?: [HTP/1.0\r]{0,9})?")
+_BEGINNING: Final = b"POST /rate"
+_ODD: Final = re.compile(rb"[^\t -~\r\n]|\r(?!\n)|(?<!\r)\n|\n[\t ]")
+"""Other than ASCII text in whole lines, or the continuation of a line."""
+_FORM: Final = re.compile(rb"application/x-www-form-urlencoded(?:; ?charset=utf-8)?", re.IGNORECASE)
+_KEY: Final = re.compile(rb"\r\n[Ii]dempotency-[Kk]ey:[\t ]*([!-~]{1,255})[\t ]*(?=\r\n)")
+ONCE: Final = frozenset(
+    b"connection content-length content-location content-range content-type etag host idempotency-key max-forwards "
+    b"server user-agent".split()
+)
+"""Fields of which aiohttp takes one, or which say more than one thing if they come twice."""
+_FOREIGN: Final = frozenset(
+    b"content-encoding expect http2-settings proxy-connection sec-websocket-key1 transfer-encoding upgrade".split()
+)
+"""What changes how a request is to be read, or answered."""
+_MOST_KNOWN: Final = 512
+_LONGEST_KNOWN_BYTES: Final = 1024
+
+
+class Head(NamedTuple):
+    """What counts of a request's header fields."""
+
+    minor: int
+    """Of HTTP/1."""
+    keep_alive: bool
+    key: str | None
+    """Idempotency-Key, as it was sent."""
+    form_bytes: int
+    """How long the form is that follows; 0 for no body."""
+
+
+def may_become_rate(data: bytes) -> bool:
+    """Whether more bytes may make a `POST /rate` of `data`, in which the end of a head has not come yet."""
+    if len(data) <= len(_BEGINNING):
+        return _BEGINNING.startswith(data)
+    if b"\n" not in data:
+        return _PART_OF_LINE.fullmatch(data) is not None
+    if len(data) >= MAX_HEAD_BYTES or not FIRST_LINE.match(data):
+        return False
+    return not _ODD.search(data.removesuffix(b"\r"))
+
+
+class Heads:
+    """Reads heads. Those of one client, and of many, are mostly the same: what they mean is remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+
+    def read(self, fields: bytes) -> Head | None:
+        """`fields` are the rest of a head, from its `HTTP/1.` to the empty line; None leaves the request to aiohttp."""
+        return self._known.get(fields) or self._read_new(fields)
+
+    def _read_new(self, fields: bytes) -> Head | None:
+        """A key is another each time: it is taken out, and the rest may be known."""
+        if key := _KEY.search(fields):
+            rest = self._read_and_remember(fields[: key.start()] + fields[key.end() :])
+            if rest is None or rest.key is not None:
+                return None
+            return Head(rest.minor, rest.keep_alive, key[1].decode("ascii"), rest.form_bytes)
+        return self._read_and_remember(fields)
+
+    def _read_and_remember(self, fields: bytes) -> Head | None:
+        head = self._known.get(fields) or read_head(fields)
+        if head is not None and len(fields) <= _LONGEST_KNOWN_BYTES:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[fields] = head
+        return head
+
+
+def read_head(fields: bytes) -> Head | None:
+    """The same, by httptools."""
+    if len(fields) > MAX_HEAD_BYTES or _ODD.search(fields):
+        return None
+    found = _Found()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(b"POST / " + fields)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    names = [name for name, _ in found.fields]
+    if not found.complete or len(names) > MAX_FIELDS or not _FOREIGN.isdisjoint(names):
+        return None
+    named = {name: value for name, value in found.fields if name in ONCE}
+    if b"host" not in named or sum(name in ONCE for name in names) > len(named):
+        return None
+    length = named.get(b"content-length", b"0")
+    if not length.isdigit() or len(length) > len(str(MAX_FORM_BYTES)) or int(length) > MAX_FORM_BYTES:
+        return None
+    if int(length) and not _FORM.fullmatch(named.get(b"content-type", b"")):
+        return None
+    minor = int(parser.get_http_version()[-1])
+    kept = named.get(b"connection", b"keep-alive" if minor else b"close").lower()
+    if kept not in (b"keep-alive", b"close"):
+        return None
+    key = named.get(b"idempotency-key")
+    return Head(
+        minor=minor,
+        keep_alive=kept == b"keep-alive",
+        key=None if key is None else key.decode("ascii"),
+        form_bytes=int(length),
+    )
+
+
+class _Found:
+    """What httptools calls while it reads."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.strip(b"\t ")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
