@@ -19,6 +19,7 @@ P99_MS ?= 100
 ARGS ?=
 
 BIN := .venv/bin
+HOT = $(BIN)/python -m bench brokers --only hot --only read --only idle $(if $(filter 1,$(QUICK)),--quick)
 LAB = $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RESUME)),--resume) $(ARGS)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
@@ -78,7 +79,13 @@ bench-scale: .venv/lab.stamp ## how cost grows with replicas, balancers, connect
 
 bench-full: .venv/lab.stamp ## all experiments into one report; says how long: [QUICK=1 RESUME=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
-	@$(BIN)/python -m bench experiment brokers peers scale $(LAB)
+	@$(BIN)/python -m bench experiment brokers peers scale hot $(LAB)
+	@$(HOT)
+
+bench-hot: .venv/lab.stamp ## the hot route beside aiohttp's and beside Go and mq-bridge: [QUICK=1 RESUME=1 ARGS=...]
+	-@$(MAKE) --no-print-directory peers ARGS=
+	@$(BIN)/python -m bench experiment hot $(LAB)
+	@$(HOT)
 
 bench-lesson: .venv/bench.stamp ## wrk -c5 -t5 on one server, three, topics, a handler per message: the lesson this grew from, explained: [ARGS=...]
 	@$(BIN)/python -m bench lesson $(ARGS)

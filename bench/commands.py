@@ -186,7 +186,13 @@ def _add_brokers(commands: argparse._SubParsersAction[Subcommand]) -> None:
         "names a profile, and exits with 1. Needs redis-server, wrk, nginx and the brokers' servers.",
     )
     measures = list(brokers_run.MEASURES)
-    command.add_argument("--only", choices=measures, action="append", help="measure just this; may be repeated")
+    alone = ", ".join(name for name in measures if name in brokers_run.ALONE)
+    command.add_argument(
+        "--only",
+        choices=measures,
+        action="append",
+        help=f"measure just this; may be repeated; {alone}, of the hot route, are taken only so",
+    )
     command.add_argument(
         "--brokers",
         type=_brokers,
@@ -215,7 +221,7 @@ def _brokers_run(options: argparse.Namespace) -> int:
         repeat=options.repeat or defaults.repeat,
         profile=options.profile,
     )
-    names = options.only or list(brokers_run.MEASURES)
+    names = options.only or [name for name in brokers_run.MEASURES if name not in brokers_run.ALONE]
     return FINE if uvloop.run(brokers_run.run(names, options.brokers, settings)) else FOUND
 
 

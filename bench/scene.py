@@ -20,6 +20,7 @@ from bench.ledger import Verdict, compare_totals
 from bench.reading import PATIENCE_S, Patience, Reader
 from bench.runs import OUT
 from core.commands import child
+from stack import parts
 from stack.member import Member
 from stack.parts import Part, Tier
 from stack.ports import HOST, free_port
@@ -140,6 +141,18 @@ class Scene:
     def book(self, *, sent: int, confirmed: int) -> None:
         self.sent += sent
         self.confirmed += confirmed
+
+    async def start_replica(self, name: str, **settings: str) -> Member:
+        """A further replica on the same broker and store, with `settings` of its own."""
+        stack = self.running.stack
+        part = parts.api(
+            stack.directory,
+            broker_url=self.broker.url,
+            store_url=self.running.redis.url,
+            name=name,
+            env={**self.settings, **settings},
+        )
+        return await stack.start(part)
 
     async def start_app(self, module: str, *arguments: str, name: str = "") -> Member:
         """Start `python -m MODULE PORT ARGUMENTS`, which listens on PORT; it is called like its module, or `name`."""

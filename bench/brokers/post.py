@@ -42,7 +42,7 @@ MEASURE = Measure(
             f"API CPU per confirmed POST /rate / nothing; {CONNECTIONS} connections, consumer running",
             "",
             True,
-            {NATS: 1.10, RABBIT_QUORUM: 1.20, KAFKA: 1.20, REDIS: 1.15},
+            {NATS: 1.05, RABBIT_QUORUM: 1.12, KAFKA: 1.20, REDIS: 1.15},
         )
     ],
     _take,

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from bench import machine, profiles, wrk
 from bench.bars import Options
-from bench.brokers import balancer, fold, group, memory, post, tail, tls
+from bench.brokers import balancer, fold, group, hot, memory, post, tail, tls
 from bench.brokers.contestants import CONTESTANTS
 from bench.brokers.measures import Measure, Name, Visit
 from bench.brokers.plan import Stop, stops
@@ -38,8 +38,11 @@ MEASURES: Final[dict[Name, Measure]] = {
         balancer.MEASURE,
         tls.MEASURE,
         memory.MEASURE,
+        *hot.MEASURES,
     )
 }
+ALONE: Final = frozenset(measure.name for measure in hot.MEASURES)
+"""Taken only when they are asked for."""
 QUICK: Final = Options(seconds=2, repeat=1, quick=True)
 
 QUICK_WARM_MESSAGES: Final = 10_000

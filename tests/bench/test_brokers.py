@@ -18,12 +18,13 @@ from bench.brokers.contestants import CONTESTANTS, KAFKA, NATS, RABBIT_CLASSIC, 
 from bench.brokers.measures import Asked, Measure, Row, Taken, Visit
 from bench.brokers.plan import Stop, order, stops
 from bench.brokers.results import Results
-from bench.brokers.run import MEASURES, QUICK, _possible
+from bench.brokers.run import ALONE, MEASURES, QUICK, _possible
 from bench.ledger import compare_totals
 from stack import programs
 from stack.programs import MISSING_PROGRAM
 from tests.servers import needs
 
+USUAL = [measure for name, measure in MEASURES.items() if name not in ALONE]
 VERSIONS = {"nats-server": "2.15.2", "nats-py": "2.16.0"}
 ASKED = Asked("post", "CPU per POST / nothing", "", True, {NATS: 1.10, KAFKA: 1.20})
 
@@ -58,7 +59,7 @@ def test_every_bar_is_planned_in_every_round_and_end_states_once_at_the_end() ->
 
 
 def test_measures_of_one_topology_share_a_stop_and_others_have_their_own() -> None:
-    planned = stops(list(MEASURES.values()), [NATS, RABBIT_CLASSIC], 1)
+    planned = stops(USUAL, [NATS, RABBIT_CLASSIC], 1)
     told = [(stop.contestant, [measure.name for measure in stop.measures]) for stop in planned]
     assert told == [
         (NATS, ["post", "p99", "group", "fold"]),
@@ -72,14 +73,18 @@ def test_measures_of_one_topology_share_a_stop_and_others_have_their_own() -> No
 
 @pytest.mark.parametrize(("options", "most_min"), [(Options(), 45), (QUICK, 8)])
 def test_the_whole_is_planned_to_end_in_time(options: Options, most_min: float) -> None:
-    planned = stops(list(MEASURES.values()), CONTESTANTS, options.repeat)
+    planned = stops(USUAL, CONTESTANTS, options.repeat)
     assert sum(stop.lasts_s(options) for stop in planned) < most_min * 60
 
 
 @pytest.mark.parametrize(
     ("key", "limits"),
     [
-        ("post", {NATS: 1.10, RABBIT_QUORUM: 1.20, KAFKA: 1.20, REDIS: 1.15}),
+        ("post", {NATS: 1.05, RABBIT_QUORUM: 1.12, KAFKA: 1.20, REDIS: 1.15}),
+        ("hot", {NATS: 0.55, RABBIT_QUORUM: 0.6, KAFKA: 0.6, REDIS: 0.6}),
+        ("hot p99", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 1.0)),
+        ("handed over", {NATS: 1.05}),
+        ("idle", {NATS: 12.0}),
         ("group", {NATS: 1.8, RABBIT_QUORUM: 3.5, RABBIT_CLASSIC: 3.4, KAFKA: 1.25}),
         ("fold", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 150_000)),
         ("p99", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 25)),
@@ -199,6 +204,30 @@ def test_a_run_of_one_measure(tmp_path: Path) -> None:
     assert (row["contestant"], row["durability"], row["at_least"]) == ("nats", "confirmed", 1.8)
     assert row["turns"][0]["sample"].keys() == {"publish per request", "group commit"}
     assert {"api", "broker", "load"} <= {role for role, spent_us in row["cpu_us_per_rate"].items() if spent_us}
+
+
+def test_a_run_of_the_hot_route(tmp_path: Path) -> None:
+    """Whether the bars are met on a busy machine is not asked for here."""
+    needs("redis-server", "nats-server", "wrk")
+    only = [word for name in sorted(ALONE) for word in ("--only", name)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "brokers", *only, "--brokers", "nats", "--quick", "--seconds", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode in {command.FINE, command.FOUND}, done.stderr
+    path = done.stdout.splitlines()[-1].removeprefix("written to ")
+    rows = json.loads((tmp_path / path).read_bytes())["results"]["rows"]
+    assert len(rows) == 4
+    hot, _, handed_over, idle = (row["turns"][0] for row in rows)
+    assert hot["sample"].keys() == {"aiohttp", "hot"}
+    assert hot["sample"]["hot"]["cpu_us_per_rate"]["api"] < hot["sample"]["aiohttp"]["cpu_us_per_rate"]["api"]
+    assert handed_over["sample"]["cpu_us_per_read"].keys() == {"aiohttp", "handed over"}
+    assert 0 < idle["value"] < 100
 
 
 @pytest.mark.parametrize("arguments", [["--brokers", "nats,none"], ["--brokers", ""], ["--only", "x"]])

@@ -84,7 +84,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(BadExperiment, match="brokers, peers, scale"):
+    with pytest.raises(BadExperiment, match="brokers, hot, peers, scale"):
         load("nothing-of-that-name")
 
 

@@ -1,0 +1,162 @@
+"""What the hot route is worth: the same service with and without it, side by side on one broker and one store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from bench import accounts, machine, wrk
+from bench.bars import CONNECTIONS
+from bench.brokers.contestants import KAFKA, NATS, RABBIT_QUORUM, REDIS
+from bench.brokers.measures import Asked, Measure, Taken, Visit
+from bench.client import Address, Connection
+from bench.ledger import Ledger
+from bench.load import OpenLoopReport, film_requests, rate_request
+from bench.open_loop import open_loop
+from bench.scene import WARM_UP_S, Scene
+from bench.schedule import Schedule
+from stack.member import Member
+
+_COST, _TAIL, _READ, _IDLE = "hot", "hot p99", "handed over", "idle"
+IDLE_CONNECTIONS: Final = 10_000
+QUICK_IDLE_CONNECTIONS: Final = 1000
+_AT_ONCE: Final = 500
+
+
+async def _take(visit: Visit) -> list[Taken]:
+    """The two in turns, and their tails at the same load: half of what aiohttp's route takes."""
+    stage, options = visit.stage, visit.options
+    plain = await stage.start_replica("plain", HOT_ROUTE="false")
+    both = {"aiohttp": plain, "hot": stage.api}
+    for target in both.values():
+        await stage.load(target, seconds=WARM_UP_S)
+    await stage.settle()
+    loads = {}
+    for name, target in both.items():
+        options.say(f"POST /rate, {name}")
+        loads[name] = await stage.load(target)
+        await stage.settle()
+    per_s = loads["aiohttp"].peak.per_s / 2
+    tails = {name: await _tail(stage, target, per_s) for name, target in both.items()}
+    await plain.stop()
+    cost = loads["hot"].cpu_us("api") / loads["aiohttp"].cpu_us("api")
+    void = any(tail.void for tail in tails.values())
+    ratio = None if void else tails["hot"].latency.percentile_s(99) / tails["aiohttp"].latency.percentile_s(99)
+    told = {name: {"answer_ms": tail.latency.told_ms(), "void": tail.void} for name, tail in tails.items()}
+    return [
+        Taken(_COST, cost, loads["hot"].cpu_us_per_rate, {name: load.sample() for name, load in loads.items()}),
+        Taken(_TAIL, ratio, {}, {"scheduled_per_s": round(per_s), **told}),
+    ]
+
+
+async def _tail(stage: Scene, target: Member, per_s: float) -> OpenLoopReport:
+    stage.options.say(f"{per_s:,.0f} POST /rate a second on a schedule, {target.name}")
+    address, ledger = Address.of(target.url), Ledger()
+    schedule = Schedule(per_s, 2 * stage.options.seconds)
+    report = await open_loop([address], film_requests(address), ledger, schedule, connections=CONNECTIONS)
+    stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
+    await stage.settle()
+    return report
+
+
+async def _take_read(visit: Visit) -> list[Taken]:
+    """`GET /rates` on connections that began on the hot route, and on ones that are aiohttp's from the start."""
+    stage, options = visit.stage, visit.options
+    plain = await stage.start_replica("plain", HOT_ROUTE="false")
+    path = stage.running.stack.directory / "reads"
+    spent = {}
+    for name, target in (("aiohttp", plain), ("handed over", stage.api)):
+        address = Address.of(target.url)
+        wrk.write_requests(path, [f"GET /rates HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()])
+        await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=WARM_UP_S)
+        options.say(f"GET /rates, {name}")
+        before = accounts.read({"api": [target.pid]})
+        peak = await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=options.seconds)
+        used = accounts.cpu_used_s(before, accounts.read({"api": [target.pid]}))
+        spent[name] = used["api"] / peak.confirmed * 1e6
+    await plain.stop()
+    return [Taken(_READ, spent["handed over"] / spent["aiohttp"], {}, {"cpu_us_per_read": spent})]
+
+
+async def _take_idle(visit: Visit) -> list[Taken]:
+    """What a replica holds for each of many connections that have been answered once and now say nothing."""
+    stage = visit.stage
+    number = QUICK_IDLE_CONNECTIONS if visit.options.quick else IDLE_CONNECTIONS
+    machine.allow_files()
+    visit.options.say(f"{number:,} connections")
+    address = Address.of(stage.api.url)
+    connections = [Connection(address) for _ in range(number)]
+    await _answered(stage, connections[:_AT_ONCE], address)
+    before = _resident_bytes(stage)
+    try:
+        for start in range(_AT_ONCE, number, _AT_ONCE):
+            await _answered(stage, connections[start : start + _AT_ONCE], address)
+        held_kb = (_resident_bytes(stage) - before) / (number - _AT_ONCE) / 1000
+    finally:
+        for connection in connections:
+            connection.close()
+    return [Taken(_IDLE, held_kb, {}, {"connections": number, "replica_bytes_before": before})]
+
+
+async def _answered(stage: Scene, connections: list[Connection], address: Address) -> None:
+    wire = rate_request(address, ("film-1", 5)).wire
+    answers = await asyncio.gather(*(connection.exchange(wire) for connection in connections))
+    stage.book(sent=len(answers), confirmed=sum(answer.status == 200 for answer in answers))
+
+
+def _resident_bytes(stage: Scene) -> int:
+    return accounts.read({"api": [stage.api.pid]})["api"].rss_bytes
+
+
+MEASURES: Final = (
+    Measure(
+        "hot",
+        [
+            Asked(
+                _COST,
+                f"API CPU per confirmed POST /rate, hot route / aiohttp; {CONNECTIONS} connections",
+                "",
+                True,
+                {NATS: 0.55, RABBIT_QUORUM: 0.60, KAFKA: 0.60, REDIS: 0.60},
+            ),
+            Asked(
+                _TAIL,
+                "p99 of a POST /rate at half of what aiohttp's route takes, hot route / aiohttp",
+                "",
+                True,
+                dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 1.0),
+            ),
+        ],
+        _take,
+        lambda options: 6 * options.seconds + 2 * WARM_UP_S + 5,
+    ),
+    Measure(
+        "read",
+        [
+            Asked(
+                _READ,
+                "API CPU per GET /rates, on handed-over connections / aiohttp alone",
+                "",
+                True,
+                {NATS: 1.05},
+            )
+        ],
+        _take_read,
+        lambda options: 2 * (options.seconds + WARM_UP_S) + 2,
+    ),
+    Measure(
+        "idle",
+        [
+            Asked(
+                _IDLE,
+                f"a replica's memory per idle connection, {IDLE_CONNECTIONS:,} of them",
+                "kB",
+                True,
+                {NATS: 12.0},
+            )
+        ],
+        _take_idle,
+        lambda options: 10.0,
+        once=True,
+    ),
+)
