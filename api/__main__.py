@@ -68,7 +68,7 @@ async def _replica(settings: ApiSettings, worker: int | None = None) -> AsyncIte
     try:
         broker = _broker(settings, store)
         try:
-            own = worker is not None and settings.worker_health_port
+            first = settings.worker_health_port
             yield ApiService(
                 broker,
                 store,
@@ -76,7 +76,7 @@ async def _replica(settings: ApiSettings, worker: int | None = None) -> AsyncIte
                 topic=settings.topic,
                 groups=settings.group_names,
                 shared=worker is not None,
-                health_port=settings.worker_health_port + (worker or 0) if own else None,
+                health_port=first + worker if first and worker is not None else None,
             )
         finally:
             await broker.close()

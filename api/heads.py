@@ -82,7 +82,9 @@ class Heads:
         return self._read_and_remember(fields)
 
     def _read_and_remember(self, fields: bytes) -> Head | None:
-        head = self._known.get(fields) or read_head(fields)
+        if known := self._known.get(fields):
+            return known
+        head = read_head(fields)
         if head is not None and len(fields) <= _LONGEST_KNOWN_BYTES:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()

@@ -92,15 +92,14 @@ class Workers:
         while not self._stopping:
             settled = Deadline(SETTLED_S)
             code = await self._run(worker)
+            if code or not self._stopping:
+                log.error("worker_ended", worker=worker, code=code)
             if self._stopping:
-                if code:
-                    log.error("worker_ended", worker=worker, code=code)
                 return
             if not settled.left_s:
                 deaths = 0
                 pauses.reset()
             deaths += 1
-            log.error("worker_ended", worker=worker, code=code)
             if code == WRONG_USAGE or deaths == MOST_DEATHS:
                 raise WorkersFailed(f"worker {worker} ended with {code}, {deaths} times soon after its start")
             await pauses.pause()

@@ -16,9 +16,12 @@ from tempfile import TemporaryDirectory
 from bench import accounts, wrk
 from bench.bars import CONNECTIONS, Options
 from bench.client import Address
-from bench.ledger import Verdict, compare_totals
+from bench.ledger import Ledger, Verdict, compare_totals
+from bench.load import OpenLoopReport, film_requests
+from bench.open_loop import open_loop
 from bench.reading import PATIENCE_S, Patience, Reader
 from bench.runs import OUT
+from bench.schedule import Schedule
 from core.commands import child
 from stack import parts
 from stack.member import Member
@@ -95,6 +98,11 @@ class Scene:
         return {role: each for role, each in members.items() if each}
 
     @property
+    def api_rss_bytes(self) -> int:
+        """What the first replica holds now."""
+        return accounts.read({"api": [self.api.pid]})["api"].rss_bytes
+
+    @property
     def settings(self) -> dict[str, str]:
         """What further services of this scene are started with."""
         return {**self.topology.settings, **_QUIET}
@@ -137,6 +145,14 @@ class Scene:
             self.process.thaw()
         await self.settle()
         return load
+
+    async def load_on_schedule(self, target: Member, per_s: float, seconds: float) -> tuple[OpenLoopReport, Ledger]:
+        """So many `POST /rate` a second on `target`, each at its time, which go into the books."""
+        address, ledger = Address.of(target.url), Ledger()
+        schedule = Schedule(per_s, seconds)
+        report = await open_loop([address], film_requests(address), ledger, schedule, connections=CONNECTIONS)
+        self.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
+        return report, ledger
 
     def book(self, *, sent: int, confirmed: int) -> None:
         self.sent += sent

@@ -11,11 +11,8 @@ from bench.bars import CONNECTIONS
 from bench.brokers.contestants import KAFKA, NATS, RABBIT_QUORUM, REDIS
 from bench.brokers.measures import Asked, Measure, Taken, Visit
 from bench.client import Address, Connection
-from bench.ledger import Ledger
-from bench.load import OpenLoopReport, film_requests, rate_request
-from bench.open_loop import open_loop
+from bench.load import OpenLoopReport, rate_request
 from bench.scene import WARM_UP_S, Load, Scene
-from bench.schedule import Schedule
 from stack.member import Member
 
 _COST, _TAIL, _READ, _IDLE = "hot", "hot p99", "handed over", "idle"
@@ -58,10 +55,7 @@ async def _take(visit: Visit) -> list[Taken]:
 
 async def _tail(stage: Scene, target: Member, per_s: float) -> OpenLoopReport:
     stage.options.say(f"{per_s:,.0f} POST /rate a second on a schedule, {target.name}")
-    address, ledger = Address.of(target.url), Ledger()
-    schedule = Schedule(per_s, 2 * stage.options.seconds)
-    report = await open_loop([address], film_requests(address), ledger, schedule, connections=CONNECTIONS)
-    stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
+    report, _ = await stage.load_on_schedule(target, per_s, 2 * stage.options.seconds)
     await stage.settle()
     return report
 
@@ -94,11 +88,11 @@ async def _take_idle(visit: Visit) -> list[Taken]:
     address = Address.of(stage.api.url)
     connections = [Connection(address) for _ in range(number)]
     await _answered(stage, connections[:_AT_ONCE], address)
-    before = _resident_bytes(stage)
+    before = stage.api_rss_bytes
     try:
         for start in range(_AT_ONCE, number, _AT_ONCE):
             await _answered(stage, connections[start : start + _AT_ONCE], address)
-        held_kb = (_resident_bytes(stage) - before) / (number - _AT_ONCE) / 1000
+        held_kb = (stage.api_rss_bytes - before) / (number - _AT_ONCE) / 1000
     finally:
         for connection in connections:
             connection.close()
@@ -109,10 +103,6 @@ async def _answered(stage: Scene, connections: list[Connection], address: Addres
     wire = rate_request(address, ("film-1", 5)).wire
     answers = await asyncio.gather(*(connection.exchange(wire) for connection in connections))
     stage.book(sent=len(answers), confirmed=sum(answer.status == 200 for answer in answers))
-
-
-def _resident_bytes(stage: Scene) -> int:
-    return accounts.read({"api": [stage.api.pid]})["api"].rss_bytes
 
 
 MEASURES: Final = (

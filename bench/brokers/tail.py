@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from bench import accounts
-from bench.bars import CONNECTIONS, Options
+from bench.bars import Options
 from bench.brokers.contestants import KAFKA, NATS, RABBIT_QUORUM, REDIS
 from bench.brokers.measures import Asked, Measure, Taken, Visit
-from bench.client import Address
-from bench.ledger import Ledger
-from bench.load import OpenLoopReport, film_requests
-from bench.open_loop import open_loop
+from bench.load import OpenLoopReport
 from bench.scene import WARM_UP_S
-from bench.schedule import Schedule
 
 _KEY = "p99"
 
@@ -26,15 +22,10 @@ async def _take(visit: Visit) -> list[Taken]:
         await stage.settle()
     per_s = visit.posted.peak.per_s / 2
     visit.options.say(f"{per_s:,.0f} POST /rate a second on a schedule")
-    address = Address.of(stage.api.url)
-    requests = film_requests(address)
-    ledger = Ledger()
     before, own_before_s = accounts.read(stage.roles), accounts.own_cpu_s()
-    schedule = Schedule(per_s, _seconds(visit.options))
-    report = await open_loop([address], requests, ledger, schedule, connections=CONNECTIONS)
+    report, ledger = await stage.load_on_schedule(stage.api, per_s, _seconds(visit.options))
     used = accounts.cpu_used_s(before, accounts.read(stage.roles))
     used["load"] = accounts.own_cpu_s() - own_before_s
-    stage.book(sent=ledger.sent_rates, confirmed=ledger.confirmed_rates)
     await stage.settle()
     cpu_us = {role: cpu_s / max(1, ledger.confirmed_rates) * 1e6 for role, cpu_s in used.items()}
     value = None if report.void else report.latency.percentile_s(99) * 1000

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bench import accounts, profiles
+from bench import profiles
 from bench.bars import Bar, Measured, Options
 from bench.scene import WARM_UP_S, Scene, scene
 
@@ -53,11 +53,11 @@ async def _at_full_load(stage: Scene, posts: int) -> tuple[float, list[Sample]]:
     first: int | None = None
     async with _sampling(stage) as samples:
         while stage.confirmed < posts:
-            stage.options.say(f"{stage.confirmed:,} of {posts:,} POSTs, {_rss_bytes(stage) / MB:.1f} MB")
+            stage.options.say(f"{stage.confirmed:,} of {posts:,} POSTs, {stage.api_rss_bytes / MB:.1f} MB")
             await stage.load(stage.api)
             if first is None and stage.confirmed >= posts // 10:
-                first = _rss_bytes(stage)
-        last = _rss_bytes(stage)
+                first = stage.api_rss_bytes
+        last = stage.api_rss_bytes
     return (last - (first or last)) / MB, samples
 
 
@@ -83,7 +83,7 @@ async def _sampling(stage: Scene) -> AsyncIterator[list[Sample]]:
 
     async def sample() -> None:
         while True:
-            samples.append(Sample(round(time.monotonic() - start, 2), _rss_bytes(stage), stage.confirmed))
+            samples.append(Sample(round(time.monotonic() - start, 2), stage.api_rss_bytes, stage.confirmed))
             await asyncio.sleep(_SAMPLE_EVERY_S)
 
     task = asyncio.create_task(sample(), name="memory")
@@ -92,7 +92,3 @@ async def _sampling(stage: Scene) -> AsyncIterator[list[Sample]]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _rss_bytes(stage: Scene) -> int:
-    return accounts.read({"api": [stage.api.pid]})["api"].rss_bytes
