@@ -184,11 +184,11 @@ class NatsCoreSubscription:
     async def _leave(self, link: Link, source: Source) -> None:
         try:
             await source.unsubscribe()
-            link.forget(source)
+            link.client.forget(source)
         except (errors.Error, OSError) as exc:
             log.debug("broker_leave_failed", error=repr(exc))
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Msg) -> None:
         if self._buffer_bytes + len(message.data) > MAX_WAITING_BYTES:
             self._lose(1)
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import ParseResult
@@ -65,6 +65,14 @@ class _Transport(TcpTransport):
         """Or nats-py would put one of its own in place of it before it is connected."""
         return True
 
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self._io_writer is None else self._io_writer.transport.get_write_buffer_size()
+
+    @property
+    def closing(self) -> bool:
+        return self._io_writer is None or self._io_writer.is_closing()
+
     def abort(self) -> None:
         """Which nats-py cannot: a peer that reads nothing is waited for without end."""
         if self._io_writer is not None:
@@ -72,14 +80,33 @@ class _Transport(TcpTransport):
 
 
 class _Client(Client):
-    """nats-py's, which speaks TLS where it was asked to. Left to itself it goes by what the server wants, and shows its
-    password to one that wants none."""
+    """nats-py's, with two differences.
+
+    It speaks TLS where it was asked to: left to itself it goes by what the server wants, and shows its password to one
+    that wants none. And no task is woken to send what was published, nor to receive a message, which saves a seventh of
+    what a publish costs and a third of what a message does.
+    """
 
     def __init__(self, door: Door, address: Address) -> None:
         super().__init__()
         self._transport: _Transport = _Transport()  # type: ignore[no-untyped-call]
         self._door = door
         self._address = address
+        self._receivers: dict[int, Callable[[Msg], None]] = {}
+        self._flushing = False
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._pending_data_size + self._transport.unsent_bytes
+
+    async def listen(self, subject: str, group: str, receive: Callable[[Msg], None]) -> Source:
+        source = await self.subscribe(subject, queue=group)
+        self._receivers[source._id] = receive  # noqa: SLF001  # in time: what subscribes is sent in the next turn
+        return source
+
+    def forget(self, source: Source) -> None:
+        """It has ended."""
+        self._receivers.pop(source._id, None)  # noqa: SLF001
 
     def abort(self) -> None:
         """Give the connection up at once."""
@@ -95,6 +122,28 @@ class _Client(Client):
             info["tls_required"] = self._door.endpoint.tls
         await super()._process_info(info, initial_connection=initial_connection)
 
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        receive = self._receivers.get(sid)
+        if receive is None or sid not in self._subs:
+            return
+        try:
+            receive(Msg(self, subject.decode(), reply.decode(), data, await self._process_headers(headers)))
+        except Exception as exc:
+            await self._error_cb(exc)
+
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        """All that one turn of the event loop sends leaves in one piece at its end."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._write_pending)
+
+    def _write_pending(self) -> None:
+        self._flushing = False
+        if self._pending and self.is_connected and not self._transport.closing:
+            self._transport.write(b"".join(self._pending))  # type: ignore[no-untyped-call]
+            self._pending.clear()
+            self._pending_data_size = 0
+
 
 class Link:
     """One connection, from its making to its loss."""
@@ -106,7 +155,6 @@ class Link:
         self.waiting: set[asyncio.Event] = set()
         """Set when the connection is lost."""
         self._inbox = new_inbox()
-        self._sources: set[Source] = set()
         self._numbers = itertools.count()
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._doubt = asyncio.Event()
@@ -157,18 +205,12 @@ class Link:
                     await self._doubt.wait()
         return ""
 
-    async def listen(self, subject: str, receive: Callable[[Msg], Awaitable[None]], group: str = "") -> Source:
+    async def listen(self, subject: str, receive: Callable[[Msg], None], group: str = "") -> Source:
         """Each message goes to one of those that listen as `group`."""
         try:
-            source = await self.client.subscribe(subject, queue=group, cb=receive)
+            return await self.client.listen(subject, group, receive)
         except (errors.Error, OSError) as exc:
             raise BrokerUnavailable(str(exc)) from exc
-        self._sources.add(source)
-        return source
-
-    def forget(self, source: Source) -> None:
-        """It has ended."""
-        self._sources.discard(source)
 
     async def send(self, subject: str, body: bytes, reply: str = "") -> None:
         if not self.up:
@@ -213,14 +255,7 @@ class Link:
         except Exception as exc:
             log.debug("broker_close_failed", error=repr(exc))
         finally:
-            self._abort()
-
-    def _abort(self) -> None:
-        """What nats-py has no way to do, and leaves undone where its close fails or is cut off: end the tasks of
-        subscriptions, and the transport, which else waits for ever for a peer that reads nothing."""
-        for source in self._sources:
-            source._stop_processing()  # noqa: SLF001
-        self.client.abort()
+            self.client.abort()
 
     def _new_reply(self) -> str:
         return f"{self._inbox}.{next(self._numbers)}"
@@ -230,7 +265,7 @@ class Link:
         self._answers[reply] = answer
         try:
             async with asyncio.timeout(timeout_s):
-                while self.up and self.client.pending_data_size > _MAX_UNSENT_BYTES:
+                while self.up and self.client.unsent_bytes > _MAX_UNSENT_BYTES:
                     await asyncio.sleep(_ROOM_CHECK_S)
                 for message in messages:
                     await self.send(*message)
@@ -238,7 +273,7 @@ class Link:
         finally:
             del self._answers[reply]
 
-    async def _on_answer(self, message: Msg) -> None:
+    def _on_answer(self, message: Msg) -> None:
         answer = self._answers.get(message.subject)
         if answer is not None and not answer.done():
             answer.set_result(message)

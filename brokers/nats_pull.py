@@ -92,7 +92,7 @@ class NatsSubscription:
         self._check_open()
         inbox = new_inbox()
 
-        async def receive(message: Msg) -> None:
+        def receive(message: Msg) -> None:
             if inbox == self._origin.inbox:
                 self._receive(message)
 
@@ -191,7 +191,7 @@ class NatsSubscription:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await source.drain()  # type: ignore[no-untyped-call]
                     drained = True
-                    link.forget(source)
+                    link.client.forget(source)
                     await self._return_all(link)
         finally:
             if not drained:  # nats-py's reader dies of the answer to a flush that was cut off

@@ -13,7 +13,9 @@ from urllib.request import urlopen
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from structlog.testing import capture_logs
 
 from brokers import nats_pull
 from brokers.base import Broker
@@ -333,10 +335,30 @@ async def test_a_member_that_left_leaves_nothing_on_the_connection(on_shared: Ha
     broker, topic = await on_shared.broker(), fresh()
     assert isinstance(broker, NatsBroker)
     await broker.ensure(topic, ["readers"])
-    before = set(broker.link()._sources)
+    before = set(broker.link().client._receivers)
     for _ in range(3):
         await (await broker.subscribe(topic, "readers")).close()
-    assert set(broker.link()._sources) == before
+    assert set(broker.link().client._receivers) == before
+
+
+async def test_a_message_that_its_receiver_cannot_take_is_told_and_the_next_is_received(
+    on_shared: Harness,
+) -> None:
+    broker, subject = await on_shared.broker(), fresh()
+    assert isinstance(broker, NatsBroker)
+    received = asyncio.Event()
+
+    def receive(message: Msg) -> None:
+        int(message.data)
+        received.set()
+
+    await broker.link().listen(subject, receive)
+    with capture_logs() as logs:
+        for body in (b"odd", b"1"):
+            await broker.link().send(subject, body)
+        async with asyncio.timeout(SOON_S):
+            await received.wait()
+    assert ["invalid literal" in line["error"] for line in logs] == [True]
 
 
 @pytest.mark.parametrize("url", ["nats://", "nats://:4222", "nats://host:port", "nats://host:99999"])

@@ -12,7 +12,7 @@ from brokers import nats_core, open_broker
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, take, until
 from brokers.nats_core import NatsCoreBroker
 from core.endpoints import Endpoint
-from core.errors import BrokerUnavailable, SettingsError
+from core.errors import BrokerUnavailable, PublishTimeout, SettingsError
 from core.settings import Durability
 from tests.conformance.kinds import NATS_CORE
 
@@ -118,10 +118,23 @@ async def test_what_has_come_is_fetched_while_there_is_no_connection(on_own: Har
 async def test_a_member_that_left_leaves_nothing_on_the_connection(on_own: Harness) -> None:
     broker, topic = await on_own.broker(), fresh()
     assert isinstance(broker, NatsCoreBroker)
-    before = set(broker._keeper.link()._sources)
+    before = set(broker._keeper.link().client._receivers)
     for _ in range(3):
         await (await broker.subscribe(topic, "readers")).close()
-    assert set(broker._keeper.link()._sources) == before
+    assert set(broker._keeper.link().client._receivers) == before
+
+
+async def test_a_server_that_reads_nothing_does_not_fill_this_process(on_own: Harness) -> None:
+    broker, topic = await on_own.broker(), fresh()
+    assert isinstance(broker, NatsCoreBroker)
+    on_own.server.freeze()
+    body = bytes(2**19)
+    publishes = [asyncio.create_task(broker.publish(topic, body, 1.0)) for _ in range(64)]
+    await asyncio.sleep(0.5)
+    assert 2**22 < broker._keeper.link().client.unsent_bytes <= 2**23 + 2 * len(body)
+    told = await asyncio.gather(*publishes, return_exceptions=True)
+    assert {type(error) for error in told} == {PublishTimeout}
+    on_own.server.thaw()
 
 
 async def test_a_publish_under_way_when_the_server_dies_is_not_confirmed(on_own: Harness) -> None:
