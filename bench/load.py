@@ -150,14 +150,18 @@ class OpenLoopReport(Report):
 
     @property
     def void(self) -> str:
-        """Why latencies say nothing; empty if they count. What was not confirmed has none: a service that answers a
-        part of the requests, and leaves out the rest, would look fast."""
+        """Why latencies say nothing; empty if they count."""
+        late = (
+            f"the generator itself fell behind, {self.lateness.percentile_s(99) * 1000:.1f} ms late (p99), "
+            f"{self.saturated_s:.1f} s without a pause"
+        )
+        return "; ".join(filter(None, [late if self.late else "", self.incomplete]))
+
+    @property
+    def incomplete(self) -> str:
+        """Why latencies would be too low; empty if they are not. What was not confirmed has none: a service that
+        answers a part of the requests, and leaves out the rest, would look fast."""
         why = []
-        if self.late:
-            why.append(
-                f"the generator itself fell behind, {self.lateness.percentile_s(99) * 1000:.1f} ms late (p99), "
-                f"{self.saturated_s:.1f} s without a pause"
-            )
         if self.unsent:
             why.append(f"{self.unsent} of {self.scheduled} requests found no free connection in time")
         failed = self.failed - self.cut_short
