@@ -14,13 +14,14 @@ TIME ?= 60s
 SHAPE ?=
 QUICK ?= 0
 RESUME ?= 0
+AGAIN ?= 0
 HEADLESS ?= 0
 P99_MS ?= 100
 ARGS ?=
 
 BIN := .venv/bin
 HOT = $(BIN)/python -m bench brokers --only hot --only read --only idle $(if $(filter 1,$(QUICK)),--quick)
-LAB = $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RESUME)),--resume) $(ARGS)
+LAB = $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RESUME)),--resume) $(if $(filter 1,$(AGAIN)),--again) $(ARGS)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
@@ -67,22 +68,22 @@ bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: 
 bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the bars, in one table: [ARGS=...]
 	@$(BIN)/python -m bench brokers $(ARGS)
 
-bench: .venv/lab.stamp ## which broker, how many replicas, which dispatch: a report in bench/out/report.html, about 40 minutes: [QUICK=1: ten  RESUME=1: go on ARGS=...]
+bench: .venv/lab.stamp ## which broker, how many replicas, which dispatch: a report in bench/out/report.html, about 40 minutes: [QUICK=1: ten  RESUME=1: go on AGAIN=1: measure the disturbed again ARGS=...]
 	@$(BIN)/python -m bench experiment brokers $(LAB)
 
-bench-peers: .venv/lab.stamp ## the same work done by FastAPI + FastStream, aiohttp, Go and mq-bridge: [QUICK=1 RESUME=1 ARGS=...]
+bench-peers: .venv/lab.stamp ## the same work done by FastAPI + FastStream, aiohttp, Go and mq-bridge: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
 	@$(BIN)/python -m bench experiment peers $(LAB)
 
-bench-scale: .venv/lab.stamp ## how cost grows with replicas, balancers, connections, subjects, rates per request and offered load: [QUICK=1 RESUME=1 ARGS=...]
+bench-scale: .venv/lab.stamp ## how cost grows with replicas, balancers, connections, subjects, rates per request and offered load: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	@$(BIN)/python -m bench experiment scale $(LAB)
 
-bench-full: .venv/lab.stamp ## all experiments into one report; says how long: [QUICK=1 RESUME=1 ARGS=...]
+bench-full: .venv/lab.stamp ## all experiments into one report; says how long: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
 	@$(BIN)/python -m bench experiment brokers peers scale hot $(LAB)
 	@$(HOT)
 
-bench-hot: .venv/lab.stamp ## the hot route beside aiohttp's and beside Go and mq-bridge: [QUICK=1 RESUME=1 ARGS=...]
+bench-hot: .venv/lab.stamp ## the hot route beside aiohttp's and beside Go and mq-bridge: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
 	@$(BIN)/python -m bench experiment hot $(LAB)
 	@$(HOT)

@@ -35,7 +35,7 @@ _KILL_AFTER_S: Final = 2.0
 
 
 class WorkersFailed(FanrateError):
-    """A worker ends again and again."""
+    """A worker ends again and again, or did not end well."""
 
 
 class Workers:
@@ -73,7 +73,8 @@ class Workers:
         self._stopping = True
         for process in self._running.values():
             _let_go(process)
-        await self._tasks.wait(timeout_s + _KILL_AFTER_S)
+        if not await self._tasks.wait(timeout_s + _KILL_AFTER_S):
+            self._fail("a worker did not end in the time for a drain")
 
     async def close(self) -> None:
         self._stopping = True
@@ -86,7 +87,7 @@ class Workers:
             self._reserved.close()
 
     async def _keep(self, worker: int) -> None:
-        """One worker, started again whenever it ends. Raises WorkersFailed."""
+        """One worker, started again whenever it ends."""
         pauses = Pauses()
         deaths = 0
         while not self._stopping:
@@ -95,14 +96,21 @@ class Workers:
             if code or not self._stopping:
                 log.error("worker_ended", worker=worker, code=code)
             if self._stopping:
+                if code:
+                    self._fail(f"worker {worker} ended with {code} while it drained")
                 return
             if not settled.left_s:
                 deaths = 0
                 pauses.reset()
             deaths += 1
             if code == WRONG_USAGE or deaths == MOST_DEATHS:
-                raise WorkersFailed(f"worker {worker} ended with {code}, {deaths} times soon after its start")
+                self._fail(f"worker {worker} ended with {code}, {deaths} times soon after its start")
+                return
             await pauses.pause()
+
+    def _fail(self, why: str) -> None:
+        if not self.failed.done():
+            self.failed.set_result(WorkersFailed(why))
 
     async def _run(self, worker: int) -> int:
         """The exit code of one worker's process."""

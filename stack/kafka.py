@@ -25,8 +25,8 @@ MOST_COPIES: Final = 3
 _CLUSTER_ID: Final = "ZmFucmF0ZS1sb2NhbC0xMg"
 _SCRAMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 _JAVA_OPTIONS: Final = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-"""The quick compiler alone: a server here lives for minutes, and few cores run it, the services and their load. The
-thorough one would compile through all of that time: the same cost, and twice the p99 of freshness."""
+"""Of its two compilers the quick one alone: a server here lives for minutes, on few cores that it shares with services
+and load, and the thorough one would compile through all of that time. docs/lab.md has what that came to."""
 _RUN: Final = """
 set -e
 java=$1 jars=$2 configuration=$3 folder=$4 options=$5

@@ -219,6 +219,17 @@ class Run(msgspec.Struct, frozen=True):
     def row(self) -> tuple[str, Setup, Workload]:
         return self.series, self.setup, self.workload
 
+    @property
+    def busy(self) -> list[Busy]:
+        """Of each of its loads."""
+        peak = [self.peak.busy] if self.peak else []
+        return [*peak, *(tail.busy for tail in self.tails)]
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine did too much else during one of its loads."""
+        return any(each.warns for each in self.busy)
+
 
 class BadDocument(FanrateError):
     """A file that is not a run's document, or of a version that this program does not know."""

@@ -88,6 +88,11 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--resume", action="store_true", help="go on with the runs in --out, or with the newest, and keep what is there"
     )
+    command.add_argument(
+        "--again",
+        action="store_true",
+        help="--resume, but measure again, in place of the old, what the machine's other work or its host disturbed",
+    )
 
 
 def _matrix(options: argparse.Namespace) -> int:
@@ -118,7 +123,7 @@ def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int
         Sitting(each, _folder(each.name, options, many=len(wanted) > 1), options.quick, _say) for each in wanted
     ]
     for sitting in sittings:
-        sitting.open(resume=options.resume)
+        sitting.open(resume=options.resume or options.again, again=options.again)
     folders = ", ".join(str(sitting.out) for sitting in sittings)
     minutes = sum(sitting.lasts_s for sitting in sittings) / 60
     _say(f"{sum(len(sitting.left) for sitting in sittings)} runs, about {minutes:.0f} minutes, into {folders}")
@@ -138,7 +143,7 @@ def _folder(name: str, options: argparse.Namespace, *, many: bool) -> Path:
         return out / name if many else out
     shelf = OUT / name
     old = sorted(path for path in shelf.glob("2*Z") if path.is_dir())
-    if options.resume and old:
+    if (options.resume or options.again) and old:
         return old[-1]
     return shelf / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 

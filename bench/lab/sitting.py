@@ -68,8 +68,9 @@ class Sitting:
     runs: list[Run] = field(default_factory=list)
     """Made now."""
 
-    def open(self, *, resume: bool) -> None:
-        """Make the folder, or read what is in it; raises FolderTaken, BadDocument and CannotWrite."""
+    def open(self, *, resume: bool, again: bool = False) -> None:
+        """Make the folder, or read what is in it, to go on with; `again` leaves out what was disturbed. Raises
+        FolderTaken, BadDocument and CannotWrite."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             paths = sorted(self.out.glob("*.json"))
@@ -82,7 +83,7 @@ class Sitting:
             self.order = max(self.order, run.order)
             if run.quick != self.quick:
                 raise FolderTaken(f"{self.out} holds runs made {'with' if run.quick else 'without'} --quick")
-            if run.outcome in ("measured", "void"):
+            if run.outcome in ("measured", "void") and not (again and run.disturbed):
                 self.done[Row(*run.row), run.turn] = run
         self.id = self.id or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 

@@ -16,11 +16,13 @@ from bench import commands as command
 from bench.bars import Options
 from bench.brokers import memory, table
 from bench.brokers.contestants import CONTESTANTS, KAFKA, NATS, RABBIT_CLASSIC, RABBIT_QUORUM, REDIS, Contestant
+from bench.brokers.hot import p99_ratio
 from bench.brokers.measures import Asked, Measure, Row, Taken, Visit
 from bench.brokers.plan import Stop, order, stops
 from bench.brokers.results import Results
 from bench.brokers.run import ALONE, MEASURES, QUICK, _possible
 from bench.ledger import compare_totals
+from bench.load import OpenLoopReport
 from stack import programs
 from stack.programs import MISSING_PROGRAM
 from tests.servers import needs
@@ -222,8 +224,44 @@ def test_a_run_of_the_hot_route(tmp_path: Path) -> None:
     assert hot["sample"].keys() == {"aiohttp", "hot"}
     assert [len(loads) for loads in hot["sample"].values()] == [2, 2]
     assert 0 < hot["value"] < 1
-    assert handed_over["sample"]["cpu_us_per_read"].keys() == {"aiohttp", "handed over"}
+    reads = handed_over["sample"]["cpu_us_per_read"]
+    assert {name: len(each) for name, each in reads.items()} == {"aiohttp": 4, "handed over": 4}
     assert 0 < idle["value"] < 100
+
+
+def _tail(p99_s: float, *, late_s: float = 0.0, unsent: int = 0) -> OpenLoopReport:
+    report = OpenLoopReport(unsent=unsent, scheduled=100, scheduled_s=1.0)
+    for _ in range(100):
+        report.latency.record(p99_s)
+        report.lateness.record(late_s)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("hot", "plain", "ratio"),
+    [
+        (_tail(0.008), _tail(0.010), 0.8),
+        (_tail(0.012), _tail(0.010), 1.2),
+        (_tail(0.008, late_s=0.004), _tail(0.010), 0.8),
+        (_tail(0.012, late_s=0.004), _tail(0.010), None),
+        (_tail(0.008), _tail(0.010, late_s=0.004), None),
+        (_tail(0.008, unsent=1), _tail(0.010), None),
+        (_tail(0.008), _tail(0.010, unsent=1), None),
+    ],
+    ids=[
+        "faster",
+        "slower",
+        "faster though late",
+        "slower, perhaps for late",
+        "late",
+        "incomplete",
+        "plain incomplete",
+    ],
+)
+def test_a_late_generator_may_speak_against_the_hot_route_and_never_for_it(
+    hot: OpenLoopReport, plain: OpenLoopReport, ratio: float | None
+) -> None:
+    assert p99_ratio(hot, plain) == (ratio if ratio is None else pytest.approx(ratio, rel=0.01))
 
 
 @pytest.mark.parametrize("arguments", [["--brokers", "nats,none"], ["--brokers", ""], ["--only", "x"]])

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bench.client import Address, Connection
+from bench.client import Address, ClientError, Connection
 from bench.reading import Reader
 from core.commands import child
 from core.http import listen
@@ -65,6 +66,8 @@ async def test_each_worker_takes_its_share(start: Start) -> None:
     first = free_port()
     api = await start(WORKER_HEALTH_PORT=str(first))
     assert len(workers_of(api)) == WORKERS
+    for port in range(first, first + WORKERS):
+        await ready_at(port)
     async with load_on(api.url) as load:
         await load.flows(500)
         await load.stop()
@@ -72,6 +75,20 @@ async def test_each_worker_takes_its_share(start: Start) -> None:
         assert [await confirmed_at(port) > 0 for port in range(first, first + WORKERS)] == [True] * WORKERS
         shares = [await confirmed_at(port) for port in range(first, first + WORKERS)]
         assert sum(shares) == load.ledger.confirmed_rates
+
+
+async def ready_at(port: int) -> None:
+    async with asyncio.timeout(SOON_S):
+        while True:
+            connection = Connection(Address(HOST, port), timeout_s=SOON_S)
+            try:
+                if (await connection.get("/readyz")).status == HTTPStatus.OK:
+                    return
+            except ClientError:
+                pass  # it does not listen yet
+            finally:
+                connection.close()
+            await asyncio.sleep(0.05)
 
 
 async def confirmed_at(port: int) -> int:
@@ -140,6 +157,19 @@ async def test_ctrl_c_at_any_moment_of_the_start_is_a_quiet_end() -> None:
         assert b"Traceback" not in told, told.decode()
 
 
+async def test_a_worker_that_does_not_end_is_killed_and_told() -> None:
+    env = {**os.environ, **AWAY, "WORKERS": str(WORKERS), "PORT": "0", "DRAIN_S": "1"}
+    parent = await asyncio.create_subprocess_exec(*child("api"), env=env, stderr=asyncio.subprocess.PIPE)
+    assert await until(lambda: len(psutil.Process(parent.pid).children()) == WORKERS, SOON_S)
+    workers = psutil.Process(parent.pid).children()
+    workers[0].suspend()
+    parent.terminate()
+    _, told = await asyncio.wait_for(parent.communicate(), 20)
+    assert parent.returncode == 1, told.decode()
+    assert b"worker_killed" in told
+    assert await all_gone(workers)
+
+
 def test_after_one_replica_several_may_come_to_its_port() -> None:
     """Connections that it closed still linger in the system, as TIME_WAIT."""
     port = free_port()
@@ -173,6 +203,7 @@ def test_workers_that_cannot_start_end_it_all() -> None:
     assert ended.returncode == 1
     assert "5 times soon after its start" in ended.stderr
     assert "WORKER_HEALTH_PORT" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(

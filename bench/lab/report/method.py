@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from bench.lab.document import Busy, Machine, Run
+from bench.lab.document import Machine, Run
 from bench.lab.report.text import SPACE, listed, number, percent, plural
 from bench.lab.report.words import share_told
 from bench.lab.rows import Row
@@ -97,7 +97,7 @@ def _open_books(runs: Sequence[Run]) -> str:
 
 
 def _busy(runs: Sequence[Run]) -> str:
-    loads = [busy for run in runs for busy in _loads(run)]
+    loads = [busy for run in runs for busy in run.busy]
     loud = [busy for busy in loads if busy.warns]
     if not loud:
         return ""
@@ -105,7 +105,7 @@ def _busy(runs: Sequence[Run]) -> str:
     return (
         f"The machine was busy with something else in {number(len(loud))} of {plural(len(loads), 'load')}: other "
         f"programs used up to {percent(others)} of it, and its host took up to {percent(steal)}. Do not trust "
-        "these figures; measure again on a quiet machine."
+        "these figures; `--again` measures those runs again, on a machine that is quiet by then."
     )
 
 
@@ -136,8 +136,3 @@ def _several(machines: Iterable[Machine]) -> list[Machine]:
 def _machine(machine: Machine) -> str:
     memory = number(round(machine.memory_bytes / 1e9))
     return f"{machine.processor}, {plural(machine.cores, 'core')}, {memory}{SPACE}GB, {machine.system}"
-
-
-def _loads(run: Run) -> list[Busy]:
-    peak = [run.peak.busy] if run.peak else []
-    return [*peak, *(tail.busy for tail in run.tails)]

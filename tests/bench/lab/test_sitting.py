@@ -11,11 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from bench.lab import document
+from bench.lab.document import Run
 from bench.lab.experiment import Experiment, rows_of
+from bench.lab.order import Turn
 from bench.lab.sitting import CannotWrite, FolderTaken, Sitting
 from bench.lab.stage import FanrateStage
+from tests.bench.lab.documents import LOUD
 from tests.servers import needs
 
 SHORT: dict[str, object] = {"seconds": 1, "connections": 8, "offered": [0.3]}
@@ -69,9 +73,19 @@ async def test_a_run_is_measured_accounted_for_and_not_made_again(tmp_path: Path
     with pytest.raises(FolderTaken, match="--quick"):
         Sitting(first.experiment, tmp_path, quick=False, say=lambda line: None).open(resume=True)
     assert not again.left
+    document.write(_disturbed(run), again.path_of(Turn(again.experiment.rows[0], 1)))
+    for anew, left in ((False, []), (True, [1])):
+        opened = Sitting(first.experiment, tmp_path, quick=True, say=lambda line: None)
+        opened.open(resume=True, again=anew)
+        assert [turn.number for turn in opened.left] == left
     more = Sitting(Experiment("test", "", 2, first.experiment.rows), tmp_path, quick=True, say=lambda line: None)
     more.open(resume=True)
     assert [turn.number for turn in more.left] == [2]
+
+
+def _disturbed(run: Run) -> Run:
+    assert run.peak is not None
+    return replace(run, peak=replace(run.peak, busy=LOUD))
 
 
 async def test_several_replicas_share_the_load_and_requests_are_counted_by_the_rate(tmp_path: Path) -> None:
