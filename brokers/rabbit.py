@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,9 +33,10 @@ MAX_MESSAGE_BYTES: Final = 2**20
 DELIVERY_LIMIT: Final = 10**9
 """As good as none, for a quorum queue: unset it is 20 from RabbitMQ 4.0 on, and with -1 3.10 drops what comes again."""
 
-_SETTLING_S = 1.0
-"""How long a new queue is given before it is trusted. A quorum queue is entered into its node's register half a second
-after it was made; of one whose server was killed before, RabbitMQ 3.10 finds nothing again, whatever it confirmed."""
+_SETTLING_S = 2.0
+"""How long queues are given, from the newest on, before they are trusted. RabbitMQ 3.10 writes the register of a node's
+quorum queues once none has been added for half a second, looked at twice a second, so up to a second after the newest;
+of a queue that is not in it when the server is killed it finds nothing again, whatever it confirmed."""
 _TRANSIENT = 1
 _PERSISTENT = 2
 _OTHER_BOUND = re.compile(r"inequivalent arg 'x-max-length-bytes' for queue '([^']+)'.* current is (?:none|.*?'(\d+)')")
@@ -67,6 +69,7 @@ class RabbitBroker:
         self._keeper = Keeper("rabbit", str(self._door), self._connect, self._use)
         self._publishers: dict[str, Publisher] = {}
         self._subscriptions: set[RabbitSubscription] = set()
+        self._settled_at = 0.0
 
     @property
     def features(self) -> Features:
@@ -85,7 +88,9 @@ class RabbitBroker:
         stood = await self._stand(link, queues)
         await self._declare(link, topic, queues)
         if not stood:
-            await link.wait_lost(_SETTLING_S)
+            self._settled_at = time.monotonic() + _SETTLING_S
+        while (left_s := self._settled_at - time.monotonic()) > 0:
+            await link.wait_lost(left_s)
             self.link()
 
     async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
+import brokers.rabbit
 from brokers.conformance.fixtures import *  # noqa: F403  # fixtures are found by their names in this module
 from brokers.conformance.harness import Kind
 from tests.conformance.kinds import KINDS
@@ -21,3 +22,10 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 def kind(request: pytest.FixtureRequest) -> Kind:
     found: Kind = request.param
     return found
+
+
+@pytest.fixture(autouse=True)
+def _settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What RabbitMQ writes late matters where its server is killed."""
+    if "harness" in request.fixturenames:
+        monkeypatch.setattr(brokers.rabbit, "_SETTLING_S", 0.0)
