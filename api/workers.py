@@ -74,7 +74,7 @@ class Workers:
         for process in self._running.values():
             _let_go(process)
         if not await self._tasks.wait(timeout_s + _KILL_AFTER_S):
-            self._fail("a worker did not end in the time for a drain")
+            self._tasks.fail(WorkersFailed("a worker did not end in the time for a drain"))
 
     async def close(self) -> None:
         self._stopping = True
@@ -97,20 +97,18 @@ class Workers:
                 log.error("worker_ended", worker=worker, code=code)
             if self._stopping:
                 if code:
-                    self._fail(f"worker {worker} ended with {code} while it drained")
+                    self._tasks.fail(WorkersFailed(f"worker {worker} ended with {code} while it drained"))
                 return
             if not settled.left_s:
                 deaths = 0
                 pauses.reset()
             deaths += 1
             if code == WRONG_USAGE or deaths == MOST_DEATHS:
-                self._fail(f"worker {worker} ended with {code}, {deaths} times soon after its start")
+                self._tasks.fail(
+                    WorkersFailed(f"worker {worker} ended with {code}, {deaths} times soon after its start")
+                )
                 return
             await pauses.pause()
-
-    def _fail(self, why: str) -> None:
-        if not self.failed.done():
-            self.failed.set_result(WorkersFailed(why))
 
     async def _run(self, worker: int) -> int:
         """The exit code of one worker's process."""

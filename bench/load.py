@@ -151,11 +151,13 @@ class OpenLoopReport(Report):
     @property
     def void(self) -> str:
         """Why latencies say nothing; empty if they count."""
+        if not self.late:
+            return self.incomplete
         late = (
             f"the generator itself fell behind, {self.lateness.percentile_s(99) * 1000:.1f} ms late (p99), "
             f"{self.saturated_s:.1f} s without a pause"
         )
-        return "; ".join(filter(None, [late if self.late else "", self.incomplete]))
+        return f"{late}; {self.incomplete}" if self.incomplete else late
 
     @property
     def incomplete(self) -> str:

@@ -184,7 +184,6 @@ class NatsCoreSubscription:
     async def _leave(self, link: Link, source: Source) -> None:
         try:
             await source.unsubscribe()
-            link.client.forget(source)
         except (errors.Error, OSError) as exc:
             log.debug("broker_leave_failed", error=repr(exc))
 

@@ -108,10 +108,6 @@ class _Client(Client):
         self._receivers[source._id] = receive  # noqa: SLF001  # in time: that did not suspend, and nothing is sent yet
         return source
 
-    def forget(self, source: Source) -> None:
-        """It has ended."""
-        self._receivers.pop(source._id, None)  # noqa: SLF001
-
     def abort(self) -> None:
         """Give the connection up at once."""
         self._transport.abort()
@@ -126,9 +122,13 @@ class _Client(Client):
             info["tls_required"] = self._door.endpoint.tls
         await super()._process_info(info, initial_connection=initial_connection)
 
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        super()._remove_sub(sid, max_msgs)
+        self._receivers.pop(sid, None)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receive = self._receivers.get(sid)
-        if receive is None or sid not in self._subs:
+        if receive is None:
             return
         try:
             receive(Msg(self, subject.decode(), reply.decode(), data, await self._process_headers(headers)))

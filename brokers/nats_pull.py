@@ -191,7 +191,6 @@ class NatsSubscription:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await source.drain()  # type: ignore[no-untyped-call]
                     drained = True
-                    link.client.forget(source)
                     await self._return_all(link)
         finally:
             if not drained:  # nats-py's reader dies of the answer to a flush that was cut off

@@ -71,13 +71,17 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
+    def fail(self, error: BaseException) -> None:
+        """The service cannot go on, though no task died of it."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("task_failed", task=task.get_name(), exc_info=error)
-        if not self.failed.done():
-            self.failed.set_result(error)
+        self.fail(error)
 
 
 def first_failure(*services: Failing) -> asyncio.Future[BaseException]:

@@ -82,23 +82,26 @@ async def _take_read(visit: Visit) -> list[Taken]:
     """`GET /rates` on connections that began on the hot route, and on ones that are aiohttp's from the start."""
     stage, options = visit.stage, visit.options
     plain = await stage.start_replica("plain", HOT_ROUTE="false")
-    path = stage.running.stack.directory / "reads"
     both = dict(zip(_READERS, (plain, stage.api), strict=True))
+    for target in both.values():
+        await _read(stage, target, WARM_UP_S)
     spent_us: dict[str, list[float]] = {name: [] for name in both}
     for name in _IN_TURNS:
-        target = both[name]
-        address = Address.of(target.url)
-        wrk.write_requests(path, [f"GET /rates HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()])
-        if not spent_us[name]:
-            await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=WARM_UP_S)
         options.say(f"GET /rates, {name}")
+        target = both[name]
         before = accounts.read({"api": [target.pid]})
-        peak = await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=options.seconds)
+        peak = await _read(stage, target, options.seconds)
         used = accounts.cpu_used_s(before, accounts.read({"api": [target.pid]}))
         spent_us[name].append(used["api"] / peak.confirmed * 1e6)
     await plain.stop()
     ratio = fmean(spent_us["handed over"]) / fmean(spent_us["aiohttp"])
     return [Taken(_READ, ratio, {}, {"cpu_us_per_read": spent_us})]
+
+
+async def _read(stage: Scene, target: Member, seconds: float) -> wrk.Peak:
+    address, path = Address.of(target.url), stage.running.stack.directory / "reads"
+    wrk.write_requests(path, [f"GET /rates HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()])
+    return await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=seconds)
 
 
 async def _take_idle(visit: Visit) -> list[Taken]:
