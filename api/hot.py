@@ -138,7 +138,11 @@ class HotConnection(Front):
         self._go_on()
 
     def close(self) -> None:
+        """What the client has not read of its answers by IDLE_TIMEOUT_S is dropped."""
         self._transport.close()
+        self._timer.cancel()
+        self._due = self._loop.time() + http.IDLE_TIMEOUT_S
+        self._wake_at(self._due)
 
     def _read(self, data: bytes) -> None:
         """Take all whole requests in, and keep the rest. This is all that a request costs on its way in."""
@@ -199,7 +203,7 @@ class HotConnection(Front):
             self._transport.write(written(response, keep_alive=keep_alive, minor=head.minor))
             if not keep_alive:
                 self._last = True
-                self._transport.close()
+                self.close()
                 return
         if not pending:
             self._expect_within(http.BODY_TIMEOUT_S if self._awaits_form else http.IDLE_TIMEOUT_S)
@@ -272,7 +276,7 @@ class HotConnection(Front):
         now = self._loop.time()
         if now < self._due:
             self._wake_at(min(self._due, now + http.IDLE_TIMEOUT_S))
-        elif self._choked:
+        elif self._choked or self._transport.is_closing():
             self._transport.abort()
         elif self._awaits_form:
             self._no_form()
@@ -280,6 +284,6 @@ class HotConnection(Front):
             minor = 0 if b" HTTP/1.0\r" in self._received else 1
             stalled = problem_response(body_stalled(http.BODY_TIMEOUT_S))
             self._transport.write(written(stalled, keep_alive=False, minor=minor))
-            self._timer = self._loop.call_later(http.LINGERING_S, self._transport.close)
+            self._timer = self._loop.call_later(http.LINGERING_S, self.close)
         else:
-            self._transport.close()
+            self.close()
