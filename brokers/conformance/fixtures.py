@@ -71,7 +71,7 @@ async def _used(harness: Harness) -> AsyncIterator[Harness]:
     yield harness
     await harness.close()
     with suppress(TimeoutError):
-        await until(lambda: len(asyncio.all_tasks()) == 1, 2.0)
+        await until(lambda: len(asyncio.all_tasks()) == 1, 10.0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -104,7 +104,7 @@ async def test_a_waiting_fetch_ends_with_the_first_message(harness: Harness) -> 
     waiting = asyncio.create_task(reader.fetch(100, 2**20, 60.0))
     await asyncio.sleep(0.1)
     await broker.publish(topic, b"first", TIMEOUT_S)
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(SOON_S):
         assert bodies(await waiting) == [b"first"]
 
 
@@ -115,7 +115,7 @@ async def test_a_fetch_with_nothing_there_ends_in_time_and_empty(harness: Harnes
     clock = asyncio.get_running_loop().time
     started = clock()
     assert await reader.fetch(10, 2**20, 0.3) == []
-    assert 0.29 <= clock() - started < 1.0
+    assert 0.29 <= clock() - started < 4.0
 
 
 async def test_a_fetch_keeps_to_its_bounds(harness: Harness) -> None:
@@ -143,33 +143,37 @@ async def test_an_unacknowledged_message_comes_again(harness: Harness) -> None:
     await broker.ensure(topic, ["readers"])
     silent = await broker.subscribe(topic, "readers")
     await broker.publish(topic, b"again", TIMEOUT_S)
+    clock = asyncio.get_running_loop().time
+    started = clock()
     assert bodies(await take(silent, 1)) == [b"again"]
 
     other = await broker.subscribe(topic, "readers")
-    assert await other.fetch(1, 2**20, 0.2) == []
     again = await take(other, 1)
-    await other.acknowledge(again)
-
     assert bodies(again) == [b"again"]
-    assert await other.fetch(1, 2**20, 1.0) == []
+    assert clock() - started >= 0.45
+
+    async with asyncio.timeout(SOON_S):
+        while again:  # once more, should the machine have stalled before it was acknowledged
+            await other.acknowledge(again)
+            again = await other.fetch(1, 2**20, 1.0)
 
 
 async def test_an_extended_message_does_not_come_again_meanwhile(harness: Harness) -> None:
-    broker, topic = await harness.broker(redeliver_after_s=1.0), fresh()
+    broker, topic = await harness.broker(redeliver_after_s=3.0), fresh()
     await broker.ensure(topic, ["readers"])
     busy = await broker.subscribe(topic, "readers")
     await broker.publish(topic, b"long work", TIMEOUT_S)
     messages = await take(busy, 1)
 
     async def work() -> None:
-        for _ in range(10):
+        for _ in range(12):
             await asyncio.sleep(0.3)
             await busy.extend(messages)
         await busy.acknowledge(messages)
 
     working = asyncio.create_task(work())
     other = await broker.subscribe(topic, "readers")
-    assert await other.fetch(1, 2**20, 3.5) == []
+    assert await other.fetch(1, 2**20, 4.0) == []
     await working
 
 
@@ -196,7 +200,7 @@ async def test_a_closed_member_returns_what_it_held(harness: Harness) -> None:
     await take(leaving, 20)
     await leaving.close()
 
-    rest = await take(await broker.subscribe(topic, "readers"), 40, 5.0)
+    rest = await take(await broker.subscribe(topic, "readers"), 40)
 
     assert bodies([*done, *rest]) == numbered(50)
 
@@ -211,7 +215,7 @@ async def test_a_member_that_closes_while_it_waits_takes_nothing_along(harness: 
     with pytest.raises(BrokerUnavailable):
         await waiting
     await broker.publish(topic, b"for the other", TIMEOUT_S)
-    assert bodies(await take(staying, 1, 5.0)) == [b"for the other"]
+    assert bodies(await take(staying, 1)) == [b"for the other"]
 
 
 @pytest.mark.features(at_most_once=False)
@@ -224,7 +228,7 @@ async def test_an_acknowledgement_after_a_close_does_no_harm(harness: Harness) -
     await leaving.close()
     with pytest.raises(BrokerUnavailable):
         await leaving.acknowledge(stale)
-    assert bodies(await take(await broker.subscribe(topic, "readers"), 1, 5.0)) == [b"mine"]
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b"mine"]
 
 
 async def test_an_acknowledgement_twice_does_no_harm(harness: Harness) -> None:
@@ -314,8 +318,12 @@ async def test_a_cancelled_publish_abandons_the_wait_only(harness: Harness) -> N
     assert {type(result) for result in results} <= {asyncio.CancelledError, type(None)}
 
     await broker.publish(topic, b"surely", TIMEOUT_S)
-    messages = await take(reader, 21, 1.0)
-    assert [body for body in bodies(messages) if body != b"maybe"] == [b"surely"]
+    found: list[bytes] = []
+    async with asyncio.timeout(SOON_S):
+        while b"surely" not in found:
+            found += bodies(await take(reader, 1))
+    found += bodies(await take(reader, 20, 0.5))
+    assert [body for body in found if body != b"maybe"] == [b"surely"]
 
 
 async def test_a_cancelled_fetch_loses_nothing(harness: Harness) -> None:
@@ -334,7 +342,7 @@ async def test_a_cancelled_fetch_loses_nothing(harness: Harness) -> None:
                 found += bodies(outcome)
             else:
                 assert isinstance(outcome, asyncio.CancelledError)
-    found += bodies(await take(reader, 60 - len(found), 5.0))
+    found += bodies(await take(reader, 60 - len(found)))
     assert sorted(found) == numbered(60)
 
 
@@ -371,7 +379,8 @@ async def test_to_ensure_again_changes_nothing(harness: Harness) -> None:
     await broker.publish(topic, b"later", TIMEOUT_S)
 
     assert bodies(await take(await broker.subscribe(topic, "first"), 2)) == [b"kept", b"later"]
-    assert b"later" in bodies(await take(await broker.subscribe(topic, "second"), 2, 0.5))
+    expected = [b"kept", b"later"] if broker.features.replays else [b"later"]
+    assert bodies(await take(await broker.subscribe(topic, "second"), len(expected))) == expected
 
 
 @pytest.mark.features(at_most_once=False)
@@ -405,7 +414,7 @@ async def test_close_ends_all_that_is_under_way(harness: Harness) -> None:
     fetching = asyncio.create_task(_fetch_for_ever(reader))
     await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(3.0):
+    async with asyncio.timeout(SOON_S):
         await asyncio.gather(broker.close(), reader.close(), broker.close(), broker.close())
         results = await asyncio.gather(*under_way, fetching, return_exceptions=True)
 

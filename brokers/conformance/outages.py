@@ -12,7 +12,10 @@ from brokers.base import Broker
 from brokers.conformance.harness import SOON_S, Harness, bodies, fresh, numbered, persistently, take, until
 from core.errors import BrokerUnavailable, PublishTimeout
 
-AT_ONCE_S = 1.0
+AT_ONCE_S = 4.0
+"""Below the 5 s that an adapter may give its server to answer, too."""
+BACK_S = 30.0
+"""How long a case waits for a server that was just started, or for another process."""
 LONG_S = 60.0
 
 
@@ -27,8 +30,8 @@ async def test_a_broker_started_before_its_server_connects_by_itself(outage: Har
     assert not broker.connected
 
     outage.server.start()
-    await until(lambda: broker.connected, 5.0)
-    await persistently(lambda: broker.ensure(topic, ["readers"]))
+    await until(lambda: broker.connected, BACK_S)
+    await persistently(lambda: broker.ensure(topic, ["readers"]), BACK_S)
     reader = await broker.subscribe(topic, "readers")
     await broker.publish(topic, b"now", SOON_S)
     assert bodies(await take(reader, 1)) == [b"now"]
@@ -78,11 +81,13 @@ async def test_a_publish_that_never_hears_back_ends_in_its_time(outage: Harness)
     started = clock()
     with pytest.raises(PublishTimeout):
         await broker.publish(topic, b"unheard", 0.5)
-    assert 0.45 <= clock() - started < 1.5
+    assert 0.45 <= clock() - started < AT_ONCE_S
 
     outage.server.thaw()
-    await persistently(lambda: broker.publish(topic, b"heard", 2.0), 5.0)
-    assert b"heard" in bodies(await take(reader, 2, 3.0))
+    await persistently(lambda: broker.publish(topic, b"heard", 2.0))
+    async with asyncio.timeout(SOON_S):
+        while bodies(await take(reader, 1)) != [b"heard"]:
+            pass  # the first may have been stored, too
 
 
 async def test_many_large_publishes_to_a_frozen_server_all_end(outage: Harness) -> None:
@@ -90,7 +95,7 @@ async def test_many_large_publishes_to_a_frozen_server_all_end(outage: Harness) 
     await broker.ensure(topic, ["readers"])
     outage.server.freeze()
     body = bytes(broker.features.max_message_bytes)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(SOON_S):
         results = await asyncio.gather(*(broker.publish(topic, body, 1.0) for _ in range(40)), return_exceptions=True)
         assert {type(result) for result in results} == {PublishTimeout}
         await broker.close()
@@ -115,11 +120,11 @@ async def test_nothing_confirmed_is_lost_over_a_kill_and_restart(outage: Harness
 
     reading = asyncio.create_task(read())
     for fraction in (500, 1500):
-        await until(lambda wanted=fraction: len(found) > wanted)  # type: ignore[misc]
+        await until(lambda wanted=fraction: len(found) > wanted, BACK_S)  # type: ignore[misc]
         outage.server.kill()
         await asyncio.sleep(0.1)
         outage.server.start()
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(BACK_S):
         await published
         await reading
 
@@ -135,7 +140,7 @@ async def test_confirmed_messages_survive_a_kill_unread(outage: Harness) -> None
     await broker.ensure(topic, ["readers"])
     await asyncio.gather(*(broker.publish(topic, body, SOON_S) for body in numbered(500)))
     await outage.restart(broker)
-    assert bodies(await take(await broker.subscribe(topic, "readers"), 500)) == numbered(500)
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 500, BACK_S)) == numbered(500)
 
 
 @pytest.mark.features(at_most_once=False)
@@ -147,8 +152,8 @@ async def test_a_waiting_fetch_goes_on_soon_after_a_restart(outage: Harness) -> 
     await asyncio.sleep(0.1)
     outage.server.kill()
     outage.server.start()
-    await persistently(lambda: broker.publish(topic, b"after", 2.0), 5.0)
-    async with asyncio.timeout(2.0):
+    await persistently(lambda: broker.publish(topic, b"after", 2.0), BACK_S)
+    async with asyncio.timeout(SOON_S):
         assert bodies(await waiting) == [b"after"]
 
 
@@ -164,7 +169,7 @@ async def test_an_acknowledgement_from_before_a_reconnect_does_no_harm(outage: H
     await reader.acknowledge(stale)
 
     found: set[bytes] = set(bodies(stale))
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(BACK_S):
         while len(found) < 10:
             messages = await take(reader, 1)
             found.update(bodies(messages))
@@ -185,7 +190,7 @@ async def test_what_was_held_over_a_restart_comes_again_soon(outage: Harness) ->
         await broker.publish(topic, body, SOON_S)
     await take(reader, 10)
     await outage.restart(broker)
-    assert bodies(await take(reader, 10, 5.0)) == numbered(10)
+    assert bodies(await take(reader, 10, BACK_S)) == numbered(10)
 
 
 @pytest.mark.features(at_most_once=False)
@@ -198,17 +203,17 @@ async def test_after_data_loss_ensure_makes_all_anew_and_old_acknowledgements_mi
     outage.server.kill()
     outage.server.lose_data()
     await outage.restart(broker)
-    async with asyncio.timeout(AT_ONCE_S):
+    async with asyncio.timeout(BACK_S):
         for refused in (broker.publish(topic, b"nowhere", LONG_S), reader.fetch(1, 1, LONG_S)):
             with pytest.raises(BrokerUnavailable):
                 await refused
 
-    await persistently(lambda: broker.ensure(topic, ["readers"]))
+    await persistently(lambda: broker.ensure(topic, ["readers"]), BACK_S)
     await broker.publish(topic, b"new", SOON_S)
     assert bodies(await take(reader, 1)) == [b"new"]
     await reader.acknowledge(stale)
     await reader.close()
-    assert bodies(await take(await broker.subscribe(topic, "readers"), 1, 5.0)) == [b"new"]
+    assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b"new"]
 
 
 @pytest.mark.features(at_most_once=False)
@@ -224,19 +229,19 @@ async def test_a_killed_consumer_gives_up_what_it_held(outage: Harness) -> None:
     )
     try:
         assert consumer.stdout is not None
-        async with asyncio.timeout(SOON_S):
+        async with asyncio.timeout(BACK_S):
             held = int(await consumer.stdout.readline())
     finally:
         consumer.kill()
         await consumer.communicate()
 
     assert 0 < held < 30
-    found: list[bytes] = []
-    async with asyncio.timeout(SOON_S):
+    found: set[bytes] = set()
+    async with asyncio.timeout(BACK_S):
         while len(found) < 30:
             messages = await reader.fetch(30, 2**20, 1.0)
-            await reader.acknowledge(messages)  # what a dead member held may come later than our own would come again
-            found += bodies(messages)
+            await reader.acknowledge(messages)
+            found.update(bodies(messages))
     assert sorted(found) == numbered(30)
 
 
@@ -252,7 +257,7 @@ _CONSUMER = textwrap.dedent("""
         while not broker.connected:
             await asyncio.sleep(0.01)
         subscription = await broker.subscribe(topic, group)
-        print(len(await subscription.fetch(20, 2**20, 5.0)), flush=True)
+        print(len(await subscription.fetch(20, 2**20, 20.0)), flush=True)
         time.sleep(60)
 
     import structlog
@@ -278,7 +283,7 @@ async def test_close_is_quick_whatever_the_server_does(outage: Harness, state: s
         outage.server.kill()
     if state == "frozen":
         outage.server.freeze()
-    async with asyncio.timeout(4.0):
+    async with asyncio.timeout(SOON_S):
         await asyncio.gather(broker.close(), broker.close())
 
 
@@ -288,8 +293,8 @@ async def test_a_member_that_leaves_a_frozen_server_does_not_take_the_broker_alo
     await broker.ensure(topic, ["readers"])
     reader = await broker.subscribe(topic, "readers")
     outage.server.freeze()
-    async with asyncio.timeout(3.0):
+    async with asyncio.timeout(SOON_S):
         await reader.close()
     outage.server.thaw()
-    await persistently(lambda: broker.publish(topic, b"on", 1.0), 5.0)
+    await persistently(lambda: broker.publish(topic, b"on", 2.0))
     assert bodies(await take(await broker.subscribe(topic, "readers"), 1)) == [b"on"]

@@ -33,8 +33,6 @@ class LossyBroker(MemoryBroker):
 
 
 async def test_what_is_lost_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.lane, "SHORT_LIFETIME_S", 0.3)
-    monkeypatch.setattr("store.memory.LEASE_S", 0.5)
     broker, store = LossyBroker(), MemoryStore(horizon_s=60, idempotency_s=60)
     publisher = Publisher(broker, store, Publishing(), topic="rates", groups=[counting.GROUP], max_rates=10)
     consumer = Consumer(broker, store, topic="rates", oldest_allowed_s=60)
@@ -45,7 +43,9 @@ async def test_what_is_lost_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> Non
         assert await publisher.join([("film", rate), ("film", rate)]) is None
     await publisher.report(1)
     assert (await store.opened()).opened >= 6, "the producer is still there: it may only be late"
-    async with asyncio.timeout(5):
+    monkeypatch.setattr(api.lane, "SHORT_LIFETIME_S", 0.3)
+    monkeypatch.setattr("store.memory.LEASE_S", 0.5)
+    async with asyncio.timeout(10):
         while await store.opened() != Opened(0, 6):
             await asyncio.sleep(0.02)
     assert (await store.totals()).count == 12

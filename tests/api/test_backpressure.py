@@ -143,7 +143,7 @@ async def test_a_confirm_that_does_not_come() -> None:
         made.broker.confirming.clear()
         began = time.monotonic()
         assert await made.post(1) == "unconfirmed"
-        assert 0.3 <= time.monotonic() - began < 0.8
+        assert 0.3 <= time.monotonic() - began < 4, "sooner than the 5 s that are the default"
         assert re.search(r"no confirm for \d+ s", await made.publishing())
         assert await made.unconfirmed() == 1, "its batch stays"
         made.broker.confirming.set()

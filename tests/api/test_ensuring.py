@@ -15,7 +15,7 @@ from core.settings import Publishing
 from store.memory import MemoryStore
 
 GROUPS = ["counters", "audit"]
-SOON_S = 2 * ENSURE_INTERVAL_S
+SOON_S = 10 * ENSURE_INTERVAL_S
 
 
 class Broker(MemoryBroker):

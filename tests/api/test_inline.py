@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,9 +17,10 @@ from api.service import ApiService
 from core.batches import Batch, encode
 from core.errors import StoreRefused, StoreUnavailable
 from core.fold import Fold
+from core.http import LAME_DUCK_S
 from core.lifecycle import until
 from core.settings import EmbeddedSettings
-from core.store import Applied
+from core.store import Applied, Opened
 from core.work import Work
 from store.memory import MemoryStore
 from tests.api.conftest import StartService, counted, ready
@@ -55,6 +56,15 @@ class MoodyStore(MemoryStore):
             raise StoreUnavailable("away")
 
 
+class Clock:
+    """The workers': what is at work stays there until a test puts it forward."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Replica:
     def __init__(self, service: ApiService, store: MoodyStore, client: aiohttp.ClientSession) -> None:
         self.service = service
@@ -82,12 +92,22 @@ class Replica:
         assert found, name
         return int(float(found[1]))
 
+    async def has_unconfirmed(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while await self.metric("fanrate_unconfirmed_rates") != count:
+                await asyncio.sleep(0.01)
+
+    async def has_opened(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while await self.opened() != {"opened": count, "abandoned": 0}:
+                await asyncio.sleep(0.01)
+
 
 @asynccontextmanager
-async def inline(**settings: Any) -> AsyncIterator[Replica]:
+async def inline(clock: Callable[[], float] = time.monotonic, **settings: Any) -> AsyncIterator[Replica]:
     made = EmbeddedSettings(port=0, dispatch="inline", **settings)
     store = MoodyStore()
-    broker = InlineBroker(store, Work(made.work_s, made.work_concurrency))
+    broker = InlineBroker(store, Work(made.work_s, made.work_concurrency, clock))
     service = ApiService(broker, store, made, topic="rates")
     await service.start()
     async with aiohttp.ClientSession(service.url, timeout=aiohttp.ClientTimeout(total=10)) as client:
@@ -119,51 +139,47 @@ async def test_what_comes_together_shares_a_fold() -> None:
 
 
 async def test_work_takes_its_time_and_so_many_are_at_work() -> None:
-    """20 works of 50 ms, four at a time: a quarter of a second."""
-    async with inline(work_s=0.05, work_concurrency=4, max_rates=100) as made:
+    """100 works of a tenth of a second, 25 at a time; one at a time would take ten seconds."""
+    async with inline(work_s=0.1, work_concurrency=25, max_rates=100) as made:
         began = time.monotonic()
-        answers: list[float] = []
-
-        async def post(rate: int) -> None:
-            assert await made.post(rate) == "ok"
-            answers.append(time.monotonic() - began)
-
-        await asyncio.gather(*(post(rate) for rate in range(20)))
-        assert 0.25 <= answers[-1] < 0.6
-        assert answers[0] < 0.25, "the first is not kept waiting for the last"
-        await counted(made.client, 20)
+        assert await asyncio.gather(*(made.post(rate) for rate in range(100))) == ["ok"] * 100
+        assert 0.4 <= time.monotonic() - began < 5
+        await counted(made.client, 100)
 
 
 async def test_a_rate_waits_only_for_what_came_before_it() -> None:
     """Ten that come one after another, one worker: they are answered one after another too."""
-    async with inline(work_s=0.05, max_rates=100) as made:
+    clock = Clock()
+    async with inline(clock, work_s=0.02, max_rates=100) as made:
         posting = []
         for rate in range(10):
             posting.append(asyncio.create_task(made.post(rate)))
-            await asyncio.sleep(0.005)
-        assert await until(posting[4].done, 5)
-        assert [task.done() for task in posting[8:]] == [False, False]
+            await made.has_unconfirmed(rate + 1)
+        clock.now = 0.11
+        assert await until(lambda: all(task.done() for task in posting[:5]), 5)
+        assert not any(task.done() for task in posting[5:])
+        clock.now = 1.0
         assert await asyncio.gather(*posting) == ["ok"] * 10
         await counted(made.client, 10)
 
 
 async def test_opened_shows_what_is_at_work() -> None:
-    async with inline(work_s=0.3, max_rates=100) as made:
+    clock = Clock()
+    async with inline(clock, work_s=0.02, max_rates=100) as made:
         posting = [asyncio.create_task(made.post(rate)) for rate in range(3)]
-        async with asyncio.timeout(2):
-            while await made.opened() != {"opened": 3, "abandoned": 0}:
-                await asyncio.sleep(0.01)
+        await made.has_opened(3)
+        clock.now = 1.0
         assert await asyncio.gather(*posting) == ["ok"] * 3
         await counted(made.client, 3)
 
 
 async def test_past_the_bound_it_refuses() -> None:
-    async with inline(work_s=0.2, max_rates=2, max_unconfirmed=2) as made:
+    clock = Clock()
+    async with inline(clock, work_s=0.02, max_rates=2, max_unconfirmed=2) as made:
         posting = [asyncio.create_task(made.post(rate)) for rate in range(2)]
-        async with asyncio.timeout(2):
-            while await made.metric("fanrate_unconfirmed_rates") != 2:
-                await asyncio.sleep(0.01)
+        await made.has_unconfirmed(2)
         assert await made.post(3) == "busy"
+        clock.now = 1.0
         assert await asyncio.gather(*posting) == ["ok"] * 2
         await counted(made.client, 2)
 
@@ -217,14 +233,13 @@ async def test_what_waited_longer_than_the_horizon_is_told_and_settled() -> None
 
 
 async def test_relaxed_answers_at_once_and_opened_shows_it() -> None:
-    async with inline(durability="relaxed", work_s=0.05, max_rates=100, confirm_timeout_s=0.1) as made:
-        began = time.monotonic()
-        for rate in range(10):
-            assert await made.post(rate) == "ok"
-        assert time.monotonic() - began < 0.4
-        opened = await made.opened()
-        assert opened["opened"] >= 1
-        assert opened["abandoned"] == 0
+    """While none of the work is done, and also for longer than a request waits for its confirm."""
+    clock = Clock()
+    async with inline(clock, durability="relaxed", work_s=0.02, max_rates=100, confirm_timeout_s=0.1) as made:
+        assert [await made.post(rate) for rate in range(10)] == ["ok"] * 10
+        await made.has_opened(10)
+        await asyncio.sleep(0.4)
+        clock.now = 1.0
         await counted(made.client, 10)
         assert await made.metric("fanrate_requests_overdue_total") == 0
 
@@ -232,26 +247,28 @@ async def test_relaxed_answers_at_once_and_opened_shows_it() -> None:
 async def test_relaxed_and_killed_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed without a drain, as a kill would leave the store: nobody vouches for what was not counted."""
     monkeypatch.setattr("store.memory.LEASE_S", 0.3)
-    async with inline(durability="relaxed", work_s=0.5, max_rates=100) as made:
+    async with inline(Clock(), durability="relaxed", work_s=0.02, max_rates=100) as made:
         assert [await made.post(rate) for rate in range(4)] == ["ok"] * 4
-        assert (await made.opened())["opened"] == 4
+        await made.has_opened(4)
         await made.service.close()
-        opened = await made.store.opened()
-        async with asyncio.timeout(5):
-            while (opened := await made.store.opened()).opened:
+        async with asyncio.timeout(10):
+            while await made.store.opened() != Opened(0, 4):
                 await asyncio.sleep(0.02)
-        assert (opened.opened, opened.abandoned) == (0, 4)
         assert (await made.store.totals()).count == 0
 
 
 @pytest.mark.parametrize("durability", ["confirmed", "relaxed"])
 async def test_drain_finishes_what_was_taken_in(durability: str) -> None:
-    async with inline(durability=durability, work_s=0.02, max_rates=100) as made:
+    """Also what is at work when silent connections are closed."""
+    clock = Clock()
+    async with inline(clock, durability=durability, work_s=0.01, max_rates=100) as made:
         posting = [asyncio.create_task(made.post(rate)) for rate in range(30)]
-        async with asyncio.timeout(2):
-            while await made.metric("fanrate_unconfirmed_rates") < 20:
-                await asyncio.sleep(0.01)
-        await made.service.drain(8)
+        await made.has_unconfirmed(30)
+        draining = asyncio.create_task(made.service.drain(8))
+        await asyncio.sleep(LAME_DUCK_S + 0.2)
+        assert not draining.done()
+        clock.now = 1.0
+        await draining
         assert await asyncio.gather(*posting) == ["ok"] * 30
         assert (await made.store.totals()).count == 30
         assert (await made.store.opened()).opened == 0

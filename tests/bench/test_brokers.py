@@ -193,7 +193,7 @@ def _quick_run(directory: Path, measures: Sequence[str]) -> tuple[list[str], lis
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert done.returncode in {command.FINE, command.FOUND}, done.stderr
@@ -202,6 +202,7 @@ def _quick_run(directory: Path, measures: Sequence[str]) -> tuple[list[str], lis
     return report, document["results"]["rows"]
 
 
+@pytest.mark.timeout(300)
 def test_a_run_of_one_measure(tmp_path: Path) -> None:
     """Whether the bar is met on a busy machine is not asked for here."""
     needs("redis-server", "nats-server", "wrk")
@@ -215,6 +216,7 @@ def test_a_run_of_one_measure(tmp_path: Path) -> None:
     assert {"api", "broker", "load"} <= {role for role, spent_us in row["cpu_us_per_rate"].items() if spent_us}
 
 
+@pytest.mark.timeout(300)
 def test_a_run_of_the_hot_route(tmp_path: Path) -> None:
     """Whether the bars are met on a busy machine is not asked for here."""
     needs("redis-server", "nats-server", "wrk")

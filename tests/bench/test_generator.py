@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import uvloop
 
 from bench import generator
 from bench.generator import RATE, Carried
-from bench.ledger import Ledger
-from bench.load import OpenLoopReport, film_requests
-from bench.open_loop import open_loop
-from bench.schedule import Schedule
+from bench.load import OpenLoopReport
 
 
 async def test_it_measures_itself() -> None:
@@ -25,19 +21,6 @@ async def test_it_measures_itself() -> None:
     assert full.startswith(f"at full speed, 64 connections: {free.confirmed_per_s:,.0f} requests/s, ")
     assert f"{paced.cpu_share:.0%} of a core; itself late by " in scheduled
     assert f"one core carries {carried.per_core_s:,.0f} requests/s" in verdict
-
-
-def test_a_request_costs_little() -> None:
-    """No more than the bar, of which half is usual, on the event loop that benches use."""
-    report = uvloop.run(_paced())
-    assert report.confirmed == report.sent > RATE / 4
-    assert report.cpu_s / report.sent < 1 / RATE
-
-
-async def _paced() -> OpenLoopReport:
-    async with generator.do_nothing() as server:
-        requests = film_requests(server.address)
-        return await open_loop([server.address], requests, Ledger(), Schedule(RATE, 0.5), connections=64)
 
 
 @pytest.mark.parametrize(

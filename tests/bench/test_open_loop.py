@@ -34,7 +34,7 @@ async def test_the_schedule_is_kept(server: Server) -> None:
     assert report.statuses == {200: 200}
     assert server.arrived.total() == ledger.sent_rates == ledger.confirmed_rates == report.latency.count == 200
     assert report.unsent == 0
-    assert report.seconds == pytest.approx(0.5, abs=0.3)
+    assert 0.49 < report.seconds < 5
 
 
 async def test_a_schedule_may_be_broken_off(server: Server) -> None:
@@ -64,7 +64,6 @@ async def test_a_stall_of_the_server_shows_in_the_latencies(server: Server) -> N
     assert report.latency.share_above(0.1) >= 60 / 200
     assert report.latency.percentile_s(99) > 0.4
     assert report.latency.percentile_s(10) < 0.1
-    assert not report.late
     assert report.unsent == 0
 
 
@@ -280,18 +279,18 @@ async def test_a_frozen_server_shows_and_does_not_make_the_run_void() -> None:
                 report=report,
             )
             await _freeze_meanwhile(asyncio.create_task(load), report, server.pid)
-            assert report.confirmed == report.scheduled == 1500
-            assert report.latency.percentile_s(99.9) > 0.9 * FROZEN_S
-            assert 0.2 < report.latency.share_above(FROZEN_S / 2) < 0.6
             if not report.fell_behind:  # others may disturb the generator
                 break
         assert not report.fell_behind, report
+        assert report.confirmed == report.scheduled == 1500
+        assert report.latency.percentile_s(99.9) > 0.9 * FROZEN_S
+        assert 0.2 < report.latency.share_above(FROZEN_S / 2) < 0.6
         closed = OpenLoopReport()
         load = full_speed(
             [server.address], film_requests(server.address), Ledger(), seconds=1.5, connections=4, report=closed
         )
         await _freeze_meanwhile(asyncio.create_task(load), closed, server.pid)
-        assert closed.latency.share_above(FROZEN_S / 2) == 4 / closed.confirmed
+        assert 0 < closed.latency.share_above(FROZEN_S / 2) < 0.05
 
 
 async def _freeze_meanwhile(load: asyncio.Task[object], report: OpenLoopReport, pid: int) -> None:

@@ -209,11 +209,12 @@ async def test_a_member_that_holds_messages_keeps_them_and_holds_up_nobody(harne
         await broker.publish(topic, body, SOON_S)
     held = await take(busy, 6)
 
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(SOON_S):
         other = await broker.subscribe(topic, "readers")
     for body in numbered(12):
         await broker.publish(topic, body, SOON_S)
-    theirs = await take(other, 12, 1.0)
+    theirs = await take(other, 1)
+    theirs += await take(other, 11, 1.0)
     assert 0 < len(theirs) < 12
 
     await busy.acknowledge(held)
@@ -263,9 +264,9 @@ async def test_members_come_and_go_under_load_and_each_message_comes_once(harnes
 
 
 async def test_an_acknowledgement_from_before_a_rebalance_does_no_harm(harness: Harness) -> None:
-    broker, topic = await harness.broker(redeliver_after_s=0.3), fresh()
+    broker, topic = await harness.broker(), fresh()
     await broker.ensure(topic, ["readers"])
-    silent = await broker.subscribe(topic, "readers")
+    silent = await (await harness.broker(redeliver_after_s=0.3)).subscribe(topic, "readers")
     for body in numbered(5):
         await broker.publish(topic, body, SOON_S)
     stale = await take(silent, 5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 
 import pytest
 
@@ -57,9 +57,15 @@ def test_what_fits() -> None:
     assert Work(60, 1).rates_in(5.0) == 1
 
 
-async def test_a_thousand_works_of_a_millisecond_take_a_second() -> None:
-    work = Work(0.001, 1)
-    began = time.monotonic()
+async def test_a_thousand_works_of_a_millisecond_take_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a timer that is a millisecond late."""
+    clock = Clock()
+
+    async def late(delay_s: float) -> None:
+        clock.now += delay_s + 0.001
+
+    monkeypatch.setattr(asyncio, "sleep", late)
+    work = Work(0.001, 1, clock)
     for _ in range(10):
         await work.done(100)
-    assert 1.0 <= time.monotonic() - began < 1.2
+    assert 1.0 <= clock.now - 100 < 1.02

@@ -48,4 +48,4 @@ async def harness(kind: Kind, server: LockedServer) -> AsyncIterator[suite.Harne
     made = suite.Harness(suite.Kind(kind.name, make), server)
     yield made
     await made.close()
-    assert await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 2.0)
+    assert await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 10.0)

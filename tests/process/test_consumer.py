@@ -53,10 +53,10 @@ class MoodyStore(MemoryStore):
 
 
 class MoodyBroker(MemoryBroker):
-    """Has no room for dead letters while `dead_full` is set. What is not acknowledged comes again in half a second."""
+    """Has no room for dead letters while `dead_full` is set. What is not acknowledged comes again in three seconds."""
 
     def __init__(self) -> None:
-        super().__init__(max_message_bytes=4096, redeliver_after_s=0.5)
+        super().__init__(max_message_bytes=4096, redeliver_after_s=3.0)
         self.dead_full = False
 
     async def publish(self, topic: str, body: bytes, timeout_s: float) -> None:
@@ -92,7 +92,7 @@ class Setting:
     async def counted(self, count: int) -> None:
         """Wait until `count` rates are counted and every message is acknowledged."""
         await self.has_counted(count)
-        assert await until(lambda: self.broker.unread("rates", counting.GROUP) == 0, 5)
+        assert await until(lambda: self.broker.unread("rates", counting.GROUP) == 0, 10)
         assert (await self.store.totals()).count == count
 
     async def dead(self) -> list[tuple[str, bytes]]:
@@ -256,7 +256,7 @@ async def test_old_messages_turn_it_red(setting: Setting) -> None:
 
 async def test_a_loop_that_hangs_is_not_alive(impatient: None, setting: Setting) -> None:
     await asyncio.sleep(0.6)
-    assert setting.consumer.alive()["loop"].ok, "an idle loop turns"
+    assert await until(lambda: setting.consumer.alive()["loop"].ok, 10), "an idle loop turns"
     setting.store.answering.clear()
     await setting.publish(encode(batch()))
     assert await until(lambda: not setting.consumer.alive()["loop"].ok, 5)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import pairwise
-from statistics import median
 from uuid import uuid4
 
 import pytest
 
+import process.reader
 from brokers.base import Message
 from brokers.memory import MemoryBroker, MemorySubscription
 from core import counting
@@ -18,10 +18,11 @@ from core.fold import Fold
 from core.lifecycle import until
 from core.store import Applied
 from process.consumer import Consumer
-from process.reader import TURN_S
 from store.memory import MemoryStore
 
-MESSAGES = 300
+MESSAGES = 200
+TURN_S = 0.1
+"""Longer than it is, so that what a machine adds to each turn is little beside it."""
 
 
 class Broker(MemoryBroker):
@@ -58,25 +59,25 @@ class Store(MemoryStore):
 
 
 @pytest.mark.parametrize("apply_s", [0.0, 0.75 * TURN_S])
-async def test_a_trickle_is_fetched_once_a_turn_of_which_settling_is_a_part(apply_s: float) -> None:
-    """Not as often as something comes, nor a turn and the settling apart. Half the gaps, for a machine may be busy."""
+async def test_a_trickle_is_fetched_once_a_turn_of_which_settling_is_a_part(
+    monkeypatch: pytest.MonkeyPatch, apply_s: float
+) -> None:
+    """Not as often as something comes, nor a turn and the settling apart. The shortest gap, for a machine may pause."""
+    monkeypatch.setattr(process.reader, "TURN_S", TURN_S)
     broker, store = Broker(), Store(apply_s)
     consumer = Consumer(broker, store, topic="rates", oldest_allowed_s=60)
     await broker.ensure("rates", [counting.GROUP])
     await consumer.start()
-    began = time.monotonic()
     try:
         for _ in range(MESSAGES):
             batch = Batch(1, 0, uuid4().hex, 0, 1, time.time(), [("film", 5)])
             await broker.publish("rates", encode(batch), 1)
-            await asyncio.sleep(0.001)
-        assert await until(lambda: broker.unread("rates", counting.GROUP) == 0, 5)
-        turns = (time.monotonic() - began) / TURN_S
+            await asyncio.sleep(0.005)
+        assert await until(lambda: broker.unread("rates", counting.GROUP) == 0, 10)
     finally:
         await consumer.close()
         await broker.close()
     assert (await store.totals()).count == MESSAGES
     await store.close()
-    gap_s = median(later - earlier for earlier, later in pairwise(broker.fetched_at))
-    assert 0.95 * TURN_S <= gap_s < 1.4 * TURN_S
-    assert len(broker.fetched_at) < min(MESSAGES / 2, 1.1 * turns + 2)
+    shortest_s = min(later - earlier for earlier, later in pairwise(broker.fetched_at))
+    assert 0.95 * TURN_S <= shortest_s < 1.4 * TURN_S

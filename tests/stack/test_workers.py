@@ -29,6 +29,7 @@ from tests.trouble.world import metric_in
 
 WORKERS = 2
 SOON_S = 10.0
+INTERRUPTED = 130
 
 Start = Callable[..., Awaitable[Member]]
 
@@ -144,17 +145,30 @@ AWAY = {"BROKER_URL": "nats://127.0.0.1:9", "STORE_URL": "redis://127.0.0.1:9"}
 """Servers that are not there are no reason to end."""
 
 
-async def test_ctrl_c_at_any_moment_of_the_start_is_a_quiet_end() -> None:
-    """As a terminal sends it: to the whole group, of which only the parent hears it."""
-    for wait_s in (0.6, 0.9, 1.2):
-        env = {**os.environ, **AWAY, "WORKERS": str(WORKERS), "PORT": "0"}
-        parent = await asyncio.create_subprocess_exec(
-            *child("fanrate"), "api", env=env, start_new_session=True, stderr=asyncio.subprocess.PIPE
-        )
-        await asyncio.sleep(wait_s)
-        os.killpg(parent.pid, signal.SIGINT)
-        _, told = await asyncio.wait_for(parent.communicate(), 20)
-        assert b"Traceback" not in told, told.decode()
+@pytest.mark.parametrize(
+    ("module", "processes", "codes"),
+    [
+        ("store", 1, {0, INTERRUPTED}),  # the parent's last one: it begins, and may be able to drain already
+        ("pydantic", 1 + WORKERS, {0}),  # the workers are still importing
+        ("store", 1 + WORKERS, {0}),  # the workers begin
+    ],
+)
+async def test_ctrl_c_at_any_moment_of_the_start_is_a_quiet_end(module: str, processes: int, codes: set[int]) -> None:
+    """When so many processes have imported `module`. As a terminal sends it: to the whole group, of which only the
+    parent hears it."""
+    env = {**os.environ, **AWAY, "WORKERS": str(WORKERS), "PORT": "0", "DRAIN_S": "30", "PYTHONPROFILEIMPORTTIME": "1"}
+    parent = await asyncio.create_subprocess_exec(
+        *child("fanrate"), "api", env=env, start_new_session=True, stderr=asyncio.subprocess.PIPE
+    )
+    assert parent.stderr is not None
+    async with asyncio.timeout(30):
+        for _ in range(processes):
+            while (line := await parent.stderr.readline()).split()[-1:] != [module.encode()]:
+                assert line, f"fewer than {processes} import {module}"
+    os.killpg(parent.pid, signal.SIGINT)
+    _, told = await asyncio.wait_for(parent.communicate(), 60)
+    assert parent.returncode in codes, told.decode()
+    assert b"Traceback" not in told, told.decode()
 
 
 async def test_a_worker_that_does_not_end_is_killed_and_told() -> None:

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 import redis
 
@@ -203,23 +204,41 @@ async def test_a_store_that_is_unwilling_for_now_takes_the_same_later(
     assert (await store.totals()).count == 2
 
 
+@contextmanager
+def frozen(server: Member) -> Iterator[None]:
+    """The signal alone may take a while to stop it."""
+    server.freeze()
+    try:
+        _wait(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        server.thaw()
+
+
 async def test_a_store_that_does_not_answer_in_time_counts_once(
-    emptied: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    store: RedisStore, emptied: str, redis_server: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.redis_connection.ANSWER_TIMEOUT_S", 0.2)
-    store = RedisStore(Endpoint.of(emptied), horizon_s=3600, idempotency_s=3600)
+    impatient = RedisStore(Endpoint.of(emptied), horizon_s=3600, idempotency_s=3600)
+    await store.apply(fold([batch("a")]))
+    with suppress(StoreUnavailable):  # it has a connection then, on which the fold is sent
+        await impatient.totals()
     given = batch("a")
-    client.client_pause(1_000)
-    for call in (store.apply(fold([given])), store.settle([batch("b")]), store.totals(), store.check()):
-        began = time.monotonic()
-        with pytest.raises(StoreUnavailable):
-            await call
-        assert 0.2 <= time.monotonic() - began < 1
-    assert client.ping(), "answered at the end of the pause"
+    with frozen(redis_server):
+        for call in (
+            impatient.apply(fold([given])),
+            impatient.settle([batch("b")]),
+            impatient.totals(),
+            impatient.check(),
+        ):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await call
+            assert 0.2 <= time.monotonic() - began < 4
+    await impatient.close()
     await count(store, [given])
     await count(store, [given])
-    assert (await store.totals()).count == 1
-    await store.close()
+    assert (await store.totals()).count == 2
 
 
 async def test_a_store_that_still_loads_is_away(tmp_path: Path) -> None:

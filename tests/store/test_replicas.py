@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 import redis
 
@@ -98,8 +99,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def frozen(server: Member) -> AsyncIterator[None]:
+    """The signal alone may take a while to stop it."""
     server.freeze()
     try:
+        assert await until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED, SOON_S)
         yield
     finally:
         server.thaw()
@@ -179,19 +182,19 @@ async def test_tls_asked_of_plain_servers_is_told_of_each(pair: Pair) -> None:
     await store.close()
 
 
-async def test_a_replica_that_hangs_holds_up_checks_and_not_counting(pair: Pair) -> None:
+async def test_a_replica_that_hangs_holds_up_checks_and_not_counting(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.redis_primary.ROLE_S", 3.0)
     store = pair.store(replicas=0)
     await store.check()
     await store.apply(fold([batch()]))
-    pair.second.freeze()
-    try:
+    async with frozen(pair.second):
         checking = asyncio.create_task(store.check())
         await asyncio.sleep(0.1)
-        await asyncio.wait_for(store.apply(fold([batch()])), 0.5)
+        await asyncio.wait_for(store.apply(fold([batch()])), SOON_S)
         assert not checking.done()
         await asyncio.wait_for(checking, SOON_S)
-    finally:
-        pair.second.thaw()
     await store.close()
 
 

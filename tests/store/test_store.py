@@ -12,9 +12,11 @@ import pytest
 from core.batches import Batch, Key
 from core.counting import count
 from core.fold import fold
-from core.store import LEASE_S, Lease, Opened, Ranked, Store, Summary
+from core.store import Lease, Opened, Ranked, Store, Summary
 
 MakeStore = Callable[..., Store]
+
+SOON_S = 10.0
 
 
 def batch(
@@ -121,18 +123,20 @@ async def test_a_known_key_keeps_the_fold_out_until_it_is_left_out(make_store: M
 
 
 async def test_a_key_is_forgotten_after_its_time(make_store: MakeStore) -> None:
-    store = make_store(idempotency_s=0.2)
+    store = make_store(idempotency_s=0.3)
     first, second = (batch([("a", 1)], keys=[Key("a" * 32, 0, 1)]) for _ in range(2))
+    began = time.monotonic()
     assert (await store.apply(fold([first]))).written
-    assert not (await store.apply(fold([second]))).written
-    await asyncio.sleep(0.3)
-    assert (await store.apply(fold([second]))).written
+    async with asyncio.timeout(SOON_S):
+        while not (await store.apply(fold([second]))).written:
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - began >= 0.29
     await store.close()
 
 
 async def test_what_is_older_than_the_horizon_is_not_counted(make_store: MakeStore) -> None:
     store = make_store(horizon_s=60)
-    late, old = batch([("a", 1)], age_s=59), batch([("a", 1)], age_s=61)
+    late, old = batch([("a", 1)], age_s=30), batch([("a", 1)], age_s=90)
     answer = await store.apply(fold([old, late]))
     assert answer.expired == {(old.producer, 0)}
     assert (await store.totals()).count == 0
@@ -141,10 +145,10 @@ async def test_what_is_older_than_the_horizon_is_not_counted(make_store: MakeSto
 
 
 async def test_known_is_tested_before_expired(make_store: MakeStore) -> None:
-    store = make_store(horizon_s=1)
-    nearly = batch([("a", 1)], age_s=0.8)
+    store = make_store(horizon_s=60)
+    nearly = batch([("a", 1)], age_s=57.5)
     assert (await store.apply(fold([nearly]))).written
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(2.6)
     answer = await store.apply(fold([nearly]))
     assert (answer.known, answer.expired) == ({(nearly.producer, 0)}, frozenset())
     await store.close()
@@ -172,22 +176,30 @@ async def test_two_consumers_with_the_same_fetch_count_it_once(make_store: MakeS
     await store.close()
 
 
-async def test_opened_follows_a_producer(make_store: MakeStore) -> None:
+async def test_opened_follows_a_producer(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store()
     producer = uuid4().hex
+    _let_leases_last(monkeypatch, 3600.0)
     await store.lease([Lease(producer, opened=5, confirmed=3)])
     assert await store.opened() == Opened(5, 0)
     await store.apply(fold([batch([("a", 1), ("a", 2)], producer=producer, opened=2)]))
     assert await store.opened() == Opened(3, 0)
     await store.lease([Lease(producer, opened=4, confirmed=1)])
     assert await store.opened() == Opened(3, 0), "totals never go down"
-    await asyncio.sleep(LEASE_S + 0.1)
+    _let_leases_last(monkeypatch, 0.3)
+    await store.lease([Lease(producer, opened=4, confirmed=1)])
+    await asyncio.sleep(0.4)
     assert await store.opened() == Opened(1, 2), "confirmed is still to come, the rest is abandoned"
     await store.apply(fold([batch([("a", 1)], producer=producer, sequence=1, opened=3)]))
     assert await store.opened() == Opened(0, 2)
     await store.apply(fold([batch([("a", 1)] * 2, producer=producer, sequence=2, opened=5)]))
     assert await store.opened() == Opened(0, 0), "it was published after all"
     await store.close()
+
+
+def _let_leases_last(monkeypatch: pytest.MonkeyPatch, lease_s: float) -> None:
+    for module in ("memory", "redis"):
+        monkeypatch.setattr(f"store.{module}.LEASE_S", lease_s)
 
 
 async def test_opened_of_a_producer_that_never_reported(make_store: MakeStore) -> None:
