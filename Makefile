@@ -25,7 +25,7 @@ LAB = $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RESUME)),--resume) $(
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay up services peers test check wheel trouble compose-check bench bench-peers bench-scale bench-full bench-lesson bench-spine bench-brokers locust cluster-check lock clean
+.PHONY: help run replay up services peers test check wheel trouble compose-check bench bench-peers bench-scale bench-hot bench-full bench-lesson bench-spine bench-brokers locust cluster-check lab lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,8 @@ bench-spine: .venv/bench.stamp ## speed and memory against their bars, on NATS: 
 bench-brokers: .venv/bench.stamp ## speed and memory of every broker against the bars, in one table: [ARGS=...]
 	@$(BIN)/python -m bench brokers $(ARGS)
 
+lab: .venv/lab.stamp ## install what `.venv/bin/python -m bench` needs
+
 bench: .venv/lab.stamp ## which broker, how many replicas, which dispatch: a report in bench/out/report.html, about 40 minutes: [QUICK=1: ten  RESUME=1: go on AGAIN=1: measure the disturbed again ARGS=...]
 	@$(BIN)/python -m bench experiment brokers $(LAB)
 
@@ -80,13 +82,12 @@ bench-scale: .venv/lab.stamp ## how cost grows with replicas, balancers, connect
 
 bench-full: .venv/lab.stamp ## all experiments into one report; says how long: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
-	@$(BIN)/python -m bench experiment brokers peers scale hot $(LAB)
-	@$(HOT)
+	@$(BIN)/python -m bench experiment brokers peers scale hot $(LAB); ended=$$?; $(BIN)/python -m bench generator; \
+	$(HOT) --only post && exit $$ended
 
 bench-hot: .venv/lab.stamp ## the hot route beside aiohttp's and beside Go and mq-bridge: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
-	@$(BIN)/python -m bench experiment hot $(LAB)
-	@$(HOT)
+	@$(BIN)/python -m bench experiment hot $(LAB); ended=$$?; $(HOT) && exit $$ended
 
 bench-lesson: .venv/bench.stamp ## wrk -c5 -t5 on one server, three, topics, a handler per message: the lesson this grew from, explained: [ARGS=...]
 	@$(BIN)/python -m bench lesson $(ARGS)

@@ -104,9 +104,8 @@ class Workers:
                 pauses.reset()
             deaths += 1
             if code == WRONG_USAGE or deaths == MOST_DEATHS:
-                self._tasks.fail(
-                    WorkersFailed(f"worker {worker} ended with {code}, {deaths} times soon after its start")
-                )
+                often = f", {deaths} times soon after its start" if deaths > 1 else ""
+                self._tasks.fail(WorkersFailed(f"worker {worker} ended with {code}{often}"))
                 return
             await pauses.pause()
 

@@ -49,7 +49,7 @@ class Bar:
 
     @property
     def outcome(self) -> str:
-        return "met" if self.met else "MISSED"
+        return "void" if self.value is None else "met" if self.met else "MISSED"
 
     def __str__(self) -> str:
         bound, measured = (f"{text} {self.unit}".rstrip() for text in (self.bound, self.measured))

@@ -14,10 +14,12 @@ from http import HTTPStatus
 from typing import Final
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from bench.client import Address, ClientError, Connection
 from bench.ledger import Ledger
 from bench.load import rate_request
+from core.errors import StoreUnavailable
 
 EVERY_S: Final = 0.02
 VISIBLE_S: Final = 10.0
@@ -48,7 +50,8 @@ class Probe:
 
 
 async def probe(address: Address, store_url: str, ledger: Ledger, seconds: float) -> list[Probe]:
-    """A probe every EVERY_S for `seconds`, each in `ledger`; returns when all are visible, or VISIBLE_S late."""
+    """A probe every EVERY_S for `seconds`, each in `ledger`; returns when all are visible, or VISIBLE_S late.
+    Raises StoreUnavailable, in a group."""
     run = secrets.token_hex(6)
     start = time.monotonic()
     probes = [Probe(f"probe-{run}-{number}", start + number * EVERY_S) for number in range(int(seconds / EVERY_S))]
@@ -90,7 +93,10 @@ async def _look(redis: Redis, probes: list[Probe]) -> None:
             pipeline = redis.pipeline(transaction=False)
             for each in waiting:
                 pipeline.exists(f"fanrate:{{0}}:subject:{each.subject}")
-            found = await pipeline.execute()
+            try:
+                found = await pipeline.execute()
+            except RedisError as exc:
+                raise StoreUnavailable(f"Redis did not say what is visible: {exc}") from exc
             seen_at = time.monotonic()
             for each, exists in zip(waiting, found, strict=True):
                 if exists:

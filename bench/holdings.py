@@ -50,6 +50,11 @@ class Holding:
     bytes: int
 
 
+def stores(broker: Broker) -> bool:
+    """Whether it stores what could be counted."""
+    return broker in _READERS
+
+
 async def read(broker: Broker, url: str, topic: str, data: Path) -> Holding:
     """What `topic` holds on the `broker` at `url`, which keeps its files in `data`. Raises UnreadableBroker."""
     reader = _READERS.get(broker)

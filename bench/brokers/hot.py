@@ -169,13 +169,7 @@ MEASURES: Final = (
     Measure(
         "idle",
         [
-            Asked(
-                _IDLE,
-                f"a replica's memory per idle connection, {IDLE_CONNECTIONS:,} of them",
-                "kB",
-                True,
-                {NATS: 12.0},
-            )
+            Asked(_IDLE, "a replica's memory per idle connection, thousands of them", "kB", True, {NATS: 12.0}),
         ],
         _take_idle,
         lambda options: 10.0,

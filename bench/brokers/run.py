@@ -62,8 +62,8 @@ async def run(names: Sequence[Name], brokers: Sequence[Broker], options: Options
         await _profile(results, options)
     finally:
         facts.pop("versions")
-        path = results.write(options)
-        print("\n".join([*results.report(facts, machine.versions()), f"written to {path}"]), flush=True)
+        print("\n".join(results.report(facts, machine.versions())), flush=True)
+        print(f"written to {results.write(options)}", flush=True)
     return results.fine
 
 
@@ -90,7 +90,7 @@ async def _make(planned: Sequence[Stop], results: Results, options: Options) -> 
         say = _progress(start, f"{place} of {len(planned)}, about {left_s / 60:.0f} min left, {stop}")
         try:
             await _visit(stop, results, replace(options, say=say))
-        except (FanrateError, TimeoutError) as exc:
+        except (FanrateError, OSError) as exc:
             results.troubles.append(f"{stop}: {told(exc)}")
             say("failed")
 

@@ -31,7 +31,7 @@ class NoLibraries(FanrateError):
     """Drawing takes libraries that nothing else needs."""
 
     def __init__(self, missing: str) -> None:
-        super().__init__(f"drawing takes {missing}: `make bench` installs it, or pip install 'fanrate[bench,lab]'")
+        super().__init__(f"drawing takes {missing}: `make lab` installs it, or pip install 'fanrate[bench,lab]'")
 
 
 def add_report(commands: argparse._SubParsersAction[Subcommand]) -> None:

@@ -39,6 +39,7 @@ _WORKLOAD: Final = {
     "connections": ("connections", int, "64", "connections, each with one request at a time"),
     "rates-per-request": ("rates_per_request", int, "1", "1 is POST /rate, more is POST /rates"),
     "subjects": ("subjects", int, "3000", "different subjects"),
+    "consumers": ("consumers", str, "running", "running, or frozen: they count afterwards, as fair beside peers"),
 }
 
 

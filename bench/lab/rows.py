@@ -145,11 +145,16 @@ def read(paths: Sequence[Path]) -> list[Run]:
     """Every document of some files and folders, each file once. Raises NoDocuments, BadDocument and OSError."""
     files: dict[Path, None] = {}
     for path in paths:
-        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        found = _documents(path) if path.is_dir() else [path]
         if not found:
             raise NoDocuments(f"{path} holds no documents of runs (*.json)")
         files.update(dict.fromkeys(each.resolve() for each in found))
     return [document.read(path) for path in files]
+
+
+def _documents(folder: Path) -> list[Path]:
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*.json")))
+    return [folder / path for path in found if not any(part.startswith(document.SCENE) for part in path.parts)]
 
 
 def roles_in_order(names: Iterable[str]) -> list[str]:

@@ -65,6 +65,8 @@ class Sitting:
     id: str = ""
     done: dict[tuple[Row, int], Run] = field(default_factory=dict)
     order: int = 0
+    disturbed: set[tuple[Row, int]] = field(default_factory=set)
+    """Of which a measured run stands there, to be measured again."""
     runs: list[Run] = field(default_factory=list)
     """Made now."""
 
@@ -78,13 +80,23 @@ class Sitting:
             raise CannotWrite(f"{self.out}: {exc.strerror}") from exc
         if paths and not resume:
             raise FolderTaken(f"{self.out} holds {len(paths)} runs: --resume goes on with them, --out names another")
+        build = __version__, commit()
         for run in map(document.read, paths):
             self.id = run.sitting
             self.order = max(self.order, run.order)
             if run.quick != self.quick:
                 raise FolderTaken(f"{self.out} holds runs made {'with' if run.quick else 'without'} --quick")
-            if run.outcome in ("measured", "void") and not (again and run.disturbed):
-                self.done[Row(*run.row), run.turn] = run
+            if (run.fanrate, run.commit) != build:
+                raise FolderTaken(
+                    f"{self.out} holds runs of another build, {run.fanrate} {run.commit}: --out names another"
+                )
+            key = Row(*run.row), run.turn
+            if run.outcome not in ("measured", "void"):
+                continue
+            if again and run.disturbed:
+                self.disturbed.add(key)
+            else:
+                self.done[key] = run
         self.id = self.id or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
     @property
@@ -134,7 +146,7 @@ class Sitting:
 
     async def _measure(self, row: Row, options: Options, found: Found) -> None:
         check(row)
-        with TemporaryDirectory(prefix="scene-", dir=self.out) as name:
+        with TemporaryDirectory(prefix=document.SCENE, dir=self.out) as name:
             directory = Path(name)
             async with stage_of(row.setup, options, directory) as stage:
                 found.service_settings = stage.service_settings
@@ -170,12 +182,14 @@ class Sitting:
             holding=found.holding,
             ledger=found.ledger,
         )
+        self.runs.append(run)
+        if outcome != "measured" and (row, turn.number) in self.disturbed:
+            return
         path = self.path_of(turn)
         try:
             document.write(run, path)
         except OSError as exc:
             raise CannotWrite(f"{path}: {exc.strerror}; the runs before it are there, --resume goes on") from exc
-        self.runs.append(run)
 
 
 def check(row: Row) -> None:

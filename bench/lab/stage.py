@@ -154,11 +154,10 @@ class FanrateStage(Stage):
         return sum(rates for rates, _ in told), sum(messages for _, messages in told)
 
     async def holding(self) -> Holding | None:
-        broker = self.scene.running.broker
-        if broker is None:
+        broker, kind = self.scene.running.broker, self.scene.topology.broker
+        if broker is None or not holdings.stores(kind):
             return None
         data = self.scene.running.stack.directory / "data" / broker.name
-        kind = self.scene.topology.broker
         return summed([await holdings.read(kind, broker.url, topic, data) for topic in self._topics])
 
     @property

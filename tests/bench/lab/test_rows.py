@@ -108,6 +108,16 @@ def test_folders_and_files_are_read_once_each(tmp_path: Path) -> None:
     assert read([tmp_path, folder, next(folder.iterdir())]) == maker.made
 
 
+def test_what_a_killed_run_left_is_passed_over(tmp_path: Path) -> None:
+    maker = Maker()
+    _row(maker)
+    maker.write(tmp_path / "out")
+    left = tmp_path / "out" / "scene-x1" / "data"
+    left.mkdir(parents=True)
+    (left / "definitions.json").write_text("{}")
+    assert read([tmp_path]) == maker.made
+
+
 def test_what_is_no_document_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoDocuments, match="holds no documents"):
         read([tmp_path])

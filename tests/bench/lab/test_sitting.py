@@ -13,12 +13,15 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
+import bench.lab.sitting
+import stack.parts
 from bench.lab import document
 from bench.lab.document import Run
 from bench.lab.experiment import Experiment, rows_of
 from bench.lab.order import Turn
 from bench.lab.sitting import CannotWrite, FolderTaken, Sitting
 from bench.lab.stage import FanrateStage
+from stack.programs import MissingProgram
 from tests.bench.lab.documents import LOUD
 from tests.servers import needs
 
@@ -41,7 +44,9 @@ def _documents(folder: Path) -> list[document.Run]:
     return [document.read(path) for path in folder.glob("*.json")]
 
 
-async def test_a_run_is_measured_accounted_for_and_not_made_again(tmp_path: Path) -> None:
+async def test_a_run_is_measured_accounted_for_and_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = sitting(tmp_path, {"broker": "nats"})
     (run,) = await first.hold()
     assert (run.outcome, run.reason) == ("measured", "")
@@ -74,6 +79,10 @@ async def test_a_run_is_measured_accounted_for_and_not_made_again(tmp_path: Path
         Sitting(first.experiment, tmp_path, quick=False, say=lambda line: None).open(resume=True)
     assert not again.left
     document.write(_disturbed(run), again.path_of(Turn(again.experiment.rows[0], 1)))
+    with monkeypatch.context() as other:
+        other.setattr(bench.lab.sitting, "commit", lambda: "0123456789ab")
+        with pytest.raises(FolderTaken, match="another build"):
+            again.open(resume=True)
     for anew, left in ((False, []), (True, [1])):
         opened = Sitting(first.experiment, tmp_path, quick=True, say=lambda line: None)
         opened.open(resume=True, again=anew)
@@ -86,6 +95,40 @@ async def test_a_run_is_measured_accounted_for_and_not_made_again(tmp_path: Path
 def _disturbed(run: Run) -> Run:
     assert run.peak is not None
     return replace(run, peak=replace(run.peak, busy=LOUD))
+
+
+async def test_what_was_disturbed_stands_until_it_was_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sitting(tmp_path, {"broker": "nats"}, {**SHORT, "offered": []})
+    (run,) = await first.hold()
+    path = first.path_of(Turn(first.experiment.rows[0], 1))
+    document.write(_disturbed(run), path)
+
+    def again() -> Sitting:
+        made = Sitting(first.experiment, tmp_path, quick=True, say=lambda line: None)
+        made.open(resume=True, again=True)
+        return made
+
+    def missing(name: str) -> Path:
+        raise MissingProgram(name)
+
+    with monkeypatch.context() as without:
+        without.setattr(stack.parts, "find", missing)
+        (skipped,) = await again().hold()
+    assert skipped.outcome == "skipped"
+    assert "is not installed; to install it" in skipped.reason
+    assert document.read(path).disturbed
+    (anew,) = await again().hold()
+    assert anew.outcome == "measured", anew.reason
+    assert document.read(path) == anew
+
+
+async def test_a_broker_that_stores_nothing_holds_nothing(tmp_path: Path) -> None:
+    setup: dict[str, object] = {"broker": "nats+core", "durability": "relaxed"}
+    (run,) = await sitting(tmp_path, setup, {**SHORT, "offered": []}).hold()
+    assert run.outcome == "measured", run.reason
+    assert run.holding is None
 
 
 async def test_several_replicas_share_the_load_and_requests_are_counted_by_the_rate(tmp_path: Path) -> None:
@@ -134,21 +177,28 @@ async def test_what_cannot_be_is_skipped_with_its_reason_and_the_rest_goes_on(tm
     assert not run.tails[0].freshness_ms
 
 
-async def test_a_server_that_dies_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
-    """The first row's broker is killed under load; the other row, on servers of its own, is measured."""
+@pytest.mark.parametrize(
+    ("server", "when", "offered", "replicas"),
+    [("nats-server", "full load", [], [1, 2]), ("redis-server", "on a schedule", [0.3], [1])],
+)
+async def test_a_server_that_dies_is_named_and_the_rest_goes_on(
+    tmp_path: Path, server: str, when: str, offered: list[float], replicas: list[int]
+) -> None:
+    """One of the first row's is killed under load; the other row, on servers of its own, is measured."""
     killed: list[int] = []
 
-    def kill_at_full_load(line: str) -> None:
-        if "full load" in line and not killed:
+    def kill(line: str) -> None:
+        if when in line and not killed:
             mine = psutil.Process().children(recursive=True)
-            killed.extend(process.pid for process in mine if process.name() == "nats-server")
+            killed.extend(process.pid for process in mine if process.name() == server)
             asyncio.get_running_loop().call_later(0.4, os.kill, killed[0], signal.SIGKILL)
 
-    made = sitting(tmp_path, {"broker": "nats", "replicas": [1, 2]}, {**SHORT, "offered": []})
-    made.say = kill_at_full_load
-    failed, measured = sorted(await made.hold(), key=lambda run: run.order)
-    assert (failed.outcome, measured.outcome) == ("failed", "measured"), (failed.reason, measured.reason)
-    assert "nats" in failed.reason
+    made = sitting(tmp_path, {"broker": "nats", "replicas": replicas}, {**SHORT, "offered": offered})
+    made.say = kill
+    failed, *rest = sorted(await made.hold(), key=lambda run: run.order)
+    assert failed.outcome == "failed"
+    assert [run.outcome for run in rest] == ["measured"] * (len(replicas) - 1), [run.reason for run in rest]
+    assert server.removesuffix("-server") in failed.reason.lower()
     again = Sitting(made.experiment, tmp_path, quick=True, say=lambda line: None)
     again.open(resume=True)
     assert [turn.row.setup for turn in again.left] == [failed.setup]
@@ -163,6 +213,7 @@ async def test_a_folder_that_takes_no_more_ends_it_by_name(tmp_path: Path) -> No
     assert not _documents(tmp_path)
 
 
+@pytest.mark.timeout(300)
 def test_ctrl_c_keeps_and_reports_what_was_measured(tmp_path: Path) -> None:
     """The command as a user runs it: interrupted in the second run, resumed, and then it has nothing left to do."""
     out = tmp_path / "runs"
