@@ -13,6 +13,8 @@ import msgspec
 from bench import machine
 
 OUT = Path("bench") / "out"
+SCENE = "scene-"
+"""How the folders begin in which runs go on, beside what they write; who is killed leaves one."""
 
 
 def write(

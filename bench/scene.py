@@ -20,7 +20,7 @@ from bench.ledger import Ledger, Verdict, compare_totals
 from bench.load import OpenLoopReport, film_requests
 from bench.open_loop import open_loop
 from bench.reading import PATIENCE_S, Patience, Reader
-from bench.runs import OUT
+from bench.runs import OUT, SCENE
 from bench.schedule import Schedule
 from core.commands import child
 from stack import parts
@@ -204,7 +204,7 @@ async def scene(options: Options, topology: Topology = _ON_NATS, folder: Path = 
     """`topology`, whose files lie in a folder of their own in `folder`, on this disk and not in a memory file system,
     and whose services log only warnings. The first replica is the one that is read. Raises OSError."""
     topology = replace(topology, api_env={**_QUIET, **topology.api_env}, process_env={**_QUIET, **topology.process_env})
-    with TemporaryDirectory(prefix="scene-", dir=_made(folder)) as directory:
+    with TemporaryDirectory(prefix=SCENE, dir=_made(folder)) as directory:
         async with running(topology, Path(directory)) as up:
             reader = Reader(Address.of(up.apis[0].url))
             try:

@@ -30,8 +30,6 @@ Offered = Annotated[float, msgspec.Meta(gt=0, le=2)]
 
 FANRATE = "fanrate"
 """The system that is no peer."""
-SCENE = "scene-"
-"""How the folders begin in which runs go on, beside the documents; who is killed leaves one."""
 
 
 class Setup(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

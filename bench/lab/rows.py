@@ -11,6 +11,7 @@ from typing import Final, get_args
 from bench.lab import document
 from bench.lab.document import FANRATE, Outcome, Run, Setup, Tail, Workload
 from bench.lab.figures import Figure, tail_at
+from bench.runs import SCENE
 from core.errors import FanrateError
 from core.settings import Dispatch
 from stack.topology import Broker
@@ -154,7 +155,7 @@ def read(paths: Sequence[Path]) -> list[Run]:
 
 def _documents(folder: Path) -> list[Path]:
     found = (path.relative_to(folder) for path in sorted(folder.rglob("*.json")))
-    return [folder / path for path in found if not any(part.startswith(document.SCENE) for part in path.parts)]
+    return [folder / path for path in found if not any(part.startswith(SCENE) for part in path.parts)]
 
 
 def roles_in_order(names: Iterable[str]) -> list[str]:

@@ -35,6 +35,7 @@ from bench.lab.source import commit
 from bench.lab.stage import Stage, fanrate_stage
 from bench.peers import PEERS, NotBuilt
 from bench.progress import told, with_time_left
+from bench.runs import SCENE
 from core.errors import FanrateError, SettingsError
 from core.version import __version__
 from stack.programs import MissingProgram
@@ -146,7 +147,7 @@ class Sitting:
 
     async def _measure(self, row: Row, options: Options, found: Found) -> None:
         check(row)
-        with TemporaryDirectory(prefix=document.SCENE, dir=self.out) as name:
+        with TemporaryDirectory(prefix=SCENE, dir=self.out) as name:
             directory = Path(name)
             async with stage_of(row.setup, options, directory) as stage:
                 found.service_settings = stage.service_settings

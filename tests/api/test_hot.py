@@ -115,12 +115,13 @@ class Pair:
         sent = cut(stream, places)
         return lambda: asyncio.gather(Client(self.hot).send(sent), Client(self.plain).ask(one_by_one))
 
-    async def settled(self) -> dict[int, int]:
-        """The rates that were counted, by both the same, and how often; nothing is left of any connection."""
+    async def settled(self, count: int = 1) -> dict[int, int]:
+        """The rates that were counted, by both the same and at least `count`, and how often; nothing is left of any
+        connection."""
         http = self.hot._api._http
         assert await until(lambda: not http.fronts and not http.active, 5)
         deadline = Deadline(5)
-        while (counted := await self._counted())[0] != counted[1] or not sum(counted[0].values()):
+        while (counted := await self._counted())[0] != counted[1] or sum(counted[0].values()) < count:
             assert deadline.left_s, counted
             await asyncio.sleep(0.05)
         return counted[0]
@@ -391,9 +392,7 @@ async def test_a_pipeline_longer_than_what_is_taken_in_at_once(pair: Pair) -> No
     hot, plain = await pair.ways([*requests, LAST], random.Random(0), 7)()
     assert hot.answers == plain.answers
     assert len(hot.answers) == len(requests) + 1
-    async with asyncio.timeout(10):
-        while await pair.settled() != {5: 801, 9: 1}:
-            await asyncio.sleep(0.05)
+    assert await pair.settled(802) == {5: 801, 9: 1}
 
 
 async def test_ambiguous_framing_is_refused_and_ends_the_connection(pair: Pair) -> None:
@@ -411,9 +410,7 @@ async def test_with_other_settings(options: dict[str, str], start: StartService)
     pair = await paired(start, **options)
     for name in ("with subject", "form", "key", "rate too large", "json"):
         await pair.both([ALL[name], LAST], random.Random(name), 3)
-    async with asyncio.timeout(10):
-        while (await pair.settled()).get(9) != 5:
-            await asyncio.sleep(0.05)
+    assert (await pair.settled(9))[9] == 5
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 import redis
 
 from core.endpoints import Endpoint
+from core.lifecycle import until
 from core.store import Store
 from stack import parts
 from stack.member import Member
@@ -49,3 +52,14 @@ def make_store(request: pytest.FixtureRequest) -> MakeStore:
     return lambda *, horizon_s=3600.0, idempotency_s=3600.0: RedisStore(
         Endpoint.of(url), horizon_s=horizon_s, idempotency_s=idempotency_s
     )
+
+
+@asynccontextmanager
+async def frozen(server: Member) -> AsyncIterator[None]:
+    """The signal alone may take a while to stop it."""
+    server.freeze()
+    try:
+        assert await until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED, 10)
+        yield
+    finally:
+        server.thaw()

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
 import pytest
 import redis
 
@@ -28,6 +27,7 @@ from stack.ports import free_port
 from stack.supervisor import Stack
 from store import open_store
 from store.redis import RedisStore
+from tests.store.conftest import frozen
 
 
 def batch(subject: str, rate: int = 1) -> Batch:
@@ -204,17 +204,6 @@ async def test_a_store_that_is_unwilling_for_now_takes_the_same_later(
     assert (await store.totals()).count == 2
 
 
-@contextmanager
-def frozen(server: Member) -> Iterator[None]:
-    """The signal alone may take a while to stop it."""
-    server.freeze()
-    try:
-        _wait(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED)
-        yield
-    finally:
-        server.thaw()
-
-
 async def test_a_store_that_does_not_answer_in_time_counts_once(
     store: RedisStore, emptied: str, redis_server: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +213,7 @@ async def test_a_store_that_does_not_answer_in_time_counts_once(
     with suppress(StoreUnavailable):  # it has a connection then, on which the fold is sent
         await impatient.totals()
     given = batch("a")
-    with frozen(redis_server):
+    async with frozen(redis_server):
         for call in (
             impatient.apply(fold([given])),
             impatient.settle([batch("b")]),

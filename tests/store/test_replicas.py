@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 import redis
 
@@ -27,6 +25,7 @@ from stack.member import Member
 from stack.supervisor import Stack
 from store.redis import RedisStore
 from tests.servers import needs
+from tests.store.conftest import frozen
 
 SOON_S = 10.0
 
@@ -95,17 +94,6 @@ async def store(pair: Pair) -> AsyncIterator[RedisStore]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("store.redis_primary.WAIT_S", 0.2)
-
-
-@asynccontextmanager
-async def frozen(server: Member) -> AsyncIterator[None]:
-    """The signal alone may take a while to stop it."""
-    server.freeze()
-    try:
-        assert await until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED, SOON_S)
-        yield
-    finally:
-        server.thaw()
 
 
 async def test_the_primary_counts_wherever_it_stands_in_the_url(pair: Pair) -> None:
