@@ -15,7 +15,7 @@ from bench.lab import noise, speed
 from bench.lab.axes import drop, label, varying
 from bench.lab.document import Run
 from bench.lab.figures import COST, LATENCY, RPS, Figure
-from bench.lab.noise import Difference
+from bench.lab.noise import NO_ERROR, Difference, Error
 from bench.lab.report import method
 from bench.lab.report.text import listed, plural
 from bench.lab.rows import Asked, NoDocuments, Row, machine_of, read, rows
@@ -97,11 +97,8 @@ def compare(a: Path, b: Path, figures: Sequence[Figure] = DEFAULT) -> Comparison
 
 def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] = DEFAULT) -> Comparison:
     """The same of documents that were read."""
-    slower = _slower(a, b)
-    slope = speed.slope([*a, *b])
-    if slower and slope is not None:
-        usual_us = speed.usual_us(a)
-        a, b = speed.at_speed(a, usual_us, slope), speed.at_speed(b, usual_us, slope)
+    slower, doubts = _slower(a, b), _doubts(a, b)
+    a, b, error = _at_one_speed(a, b)
     rows_a, rows_b = _by_what_was_asked("A", a), _by_what_was_asked("B", b)
     every = [*rows_a.values(), *(row for key, row in rows_b.items() if key not in rows_a)]
     axes = drop(varying(every), "machine", "build")
@@ -109,9 +106,9 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     both = [key for key in rows_a if key in rows_b]
     pairs = {key: (rows_a[key], rows_b[key]) for key in both}
     comparison = Comparison(
-        [_compared(figure, pairs, labels) for figure in figures],
+        [_compared(figure, pairs, labels, error if figure is COST else NO_ERROR) for figure in figures],
         slower,
-        _doubts(a, b),
+        doubts,
         only_a=[labels[key] for key in rows_a if key not in rows_b],
         only_b=[labels[key] for key in rows_b if key not in rows_a],
     )
@@ -124,6 +121,17 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     for key, row in rows_b.items():
         comparison.open_books.extend(f"{labels[key]}: {text}" for text in _open_books(row))
     return comparison
+
+
+def _at_one_speed(a: Sequence[Run], b: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run], Error]:
+    """The runs with their CPU figures at the speed of A's machine, and how sure that is; as they are where the gauges
+    are not told."""
+    if told := speed.as_in_a(a, b):
+        return told.a, told.b, told.error
+    usual_us, slope = speed.usual_us(a), speed.slope([*a, *b])
+    if usual_us and speed.usual_us(b) and slope is not None:
+        return speed.at_speed(a, usual_us, slope), speed.at_speed(b, usual_us, slope), NO_ERROR
+    return a, b, NO_ERROR
 
 
 def _doubts(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
@@ -186,10 +194,12 @@ def lines(comparison: Comparison) -> list[str]:
     return told
 
 
-def _compared(figure: Figure, both: Mapping[Asked, tuple[Row, Row]], labels: Mapping[Asked, str]) -> Compared:
+def _compared(
+    figure: Figure, both: Mapping[Asked, tuple[Row, Row]], labels: Mapping[Asked, str], error: Error
+) -> Compared:
     pairs = _turns_of(figure, both)
     measured = [key for key, (a, b) in both.items() if _turns(a, figure) and b.measured]
-    found, together = noise.differences(pairs)
+    found, together = noise.differences(pairs, error=error)
     shared = noise.pool_pairs(list(pairs.values()))
     told = [
         Pair(labels[key], noise.typical(a, shared), noise.typical(b, shared), found[key])

@@ -72,6 +72,21 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
+class Error:
+    """Of a correction that all of B's rows got alike: its variance as a logarithm, and of how many degrees of freedom
+    that was told."""
+
+    variance: float
+    freedom: float
+
+    def threshold(self, false_calls: float) -> float:
+        return quantile(self.freedom, false_calls) * math.sqrt(self.variance)
+
+
+NO_ERROR: Final = Error(0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """B against A. `change` and `noise` are shares: 0.1 is 10 % more, and a change up to `noise` is none."""
 
@@ -118,37 +133,39 @@ def difference(
     *,
     least: float = 0.0,
     false_calls: float = FALSE_CALLS,
+    error: Error = NO_ERROR,
 ) -> Difference:
     """Two rows, each with at least one turn; less than `least` (a difference of logarithms) counts for nothing. Of
-    pairs that are equal a share of `false_calls` is called different."""
+    pairs that are equal a share of `false_calls` is called different; `error` is of both together."""
     change = _centre(_logs(b), noise) - _centre(_logs(a), noise)
     if noise is None:
         return Difference(math.expm1(change), math.inf, "unknown")
-    threshold = max(least, _threshold((a, b), noise, false_calls))
+    threshold = max(least, math.hypot(_threshold((a, b), noise, false_calls), error.threshold(false_calls)))
     return Difference(math.expm1(change), math.expm1(min(threshold, _ENDLESS)), _call(change, threshold))
 
 
 def differences(
-    pairs: Mapping[Key, tuple[Sequence[float], Sequence[float]]], *, least: float = LEAST
+    pairs: Mapping[Key, tuple[Sequence[float], Sequence[float]]], *, least: float = LEAST, error: Error = NO_ERROR
 ) -> tuple[dict[Key, Difference], Difference | None]:
     """The rows of two sittings, and what all of them did together; None for the latter where that is not known, as of
     fewer than three rows."""
     noise = pool_pairs(list(pairs.values()))
-    alone = {key: difference(a, b, noise, least=least) for key, (a, b) in pairs.items()}
-    together = _together(list(alone.values()), least)
+    alone = {key: difference(a, b, noise, least=least, error=error) for key, (a, b) in pairs.items()}
+    together = _together(list(alone.values()), least, error)
     if together is None or together.call == "equal":
         return alone, together
     return {key: _followed(one, together, least) for key, one in alone.items()}, together
 
 
-def _together(alone: Sequence[Difference], least: float) -> Difference | None:
+def _together(alone: Sequence[Difference], least: float, error: Error) -> Difference | None:
     """The median over rows: a few that changed for themselves do not move it. Its noise is that of a median of means,
-    from how much the rows' changes differ."""
+    from how much the rows' changes differ, and what they share."""
     if len(alone) < 3 or any(one.call == "unknown" for one in alone):
         return None
     changes = [math.log1p(one.change) for one in alone]
     spread = math.sqrt(math.pi / 2) * stdev(changes) / math.sqrt(len(changes))
-    threshold = max(least, quantile(len(changes) - 1, FALSE_MOVES) * spread)
+    moved = quantile(len(changes) - 1, FALSE_MOVES) * spread
+    threshold = max(least, math.hypot(moved, error.threshold(FALSE_MOVES)))
     middle = median(changes)
     return Difference(math.expm1(middle), math.expm1(threshold), _call(middle, threshold))
 

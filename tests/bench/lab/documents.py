@@ -77,7 +77,10 @@ class Maker:
     slower: float = 1.0
     """All CPU figures and the calibration, as a factor."""
     dearer: float = 1.0
-    """All CPU figures alone."""
+    """All CPU figures of the system, and not the generator's."""
+    uneven: float = 0.0
+    """How much the machine's speed differs from run to run: the standard deviation of its logarithm. The fixed piece of
+    work tells it with an error of a third of that."""
     tails: bool = True
     busy: Busy = QUIET
     cpu_us: Callable[[Setup, Workload], dict[str, float]] = plain
@@ -95,8 +98,10 @@ class Maker:
         return self
 
     def run(self, experiment: str, series: str, setup: Setup, work: Workload, turn: int = 1) -> Run:
+        pace = self._random.gauss(0, self.uneven) if self.uneven else 0.0
+        slower = self.slower * math.exp(pace)
         spent = {
-            role: us * self.slower * self.dearer * self._noise()
+            role: us * slower * (1 if role == "load" else self.dearer) * self._noise()
             for role, us in self.cpu_us(setup, work).items()
             if not (role == "process" and work.consumers == "frozen")
         }
@@ -122,7 +127,7 @@ class Maker:
             service_settings={},
             workload=work,
             outcome="measured",
-            calibration_us=20_000 * self.slower * math.exp(self._random.gauss(0, 0.01)),
+            calibration_us=20_000 * slower * math.exp(self._random.gauss(0, 0.01 + self.uneven / 3)),
             warm_up=WarmUp([per_s * 0.9, per_s], agreed=True),
             peak=Peak(
                 seconds=work.seconds,

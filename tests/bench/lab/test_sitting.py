@@ -21,6 +21,7 @@ from bench.lab.experiment import Experiment, rows_of
 from bench.lab.order import Turn
 from bench.lab.sitting import CannotWrite, FolderTaken, Sitting
 from bench.lab.stage import FanrateStage
+from bench.peers import PEERS
 from stack.programs import MissingProgram
 from tests.bench.lab.documents import LOUD
 from tests.servers import needs
@@ -175,6 +176,19 @@ async def test_what_cannot_be_is_skipped_with_its_reason_and_the_rest_goes_on(tm
     assert run.holding is not None
     assert run.holding.messages <= run.ledger.counted
     assert not run.tails[0].freshness_ms
+
+
+async def test_a_system_whose_toolchain_is_missing_is_skipped_with_the_way_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = PEERS["go"].recipe
+    assert recipe is not None
+    monkeypatch.setitem(vars(recipe), "folder", tmp_path / "not built")
+    setup: dict[str, object] = {"system": ["go", "fanrate"], "broker": "nats"}
+    runs = await sitting(tmp_path / "runs", setup, {**SHORT, "offered": []}).hold()
+    skipped, run = sorted(runs, key=lambda run: run.setup.system, reverse=True)
+    assert (skipped.outcome, run.outcome) == ("skipped", "measured"), run.reason
+    assert "go is not built; to get it: make peers" in skipped.reason
 
 
 @pytest.mark.parametrize(
