@@ -1,7 +1,7 @@
 """Two sittings, row by row: what became lower or higher beyond noise. A regression check for builds and settings.
 
-A machine that was slower in one sitting is not a worse build: CPU figures of both are told as on A's machine, at its
-usual speed (`bench.lab.speed`).
+A machine that was slower in one sitting is not a worse build: CPU figures of both are told as on A's machine
+(`bench.lab.alike`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.lab import noise, speed
+from bench.lab.alike import alike
 from bench.lab.axes import drop, label, varying
 from bench.lab.document import Run
 from bench.lab.figures import COST, LATENCY, RPS, Figure
@@ -59,11 +60,13 @@ class Compared:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """`slower` is how much more CPU time B's machine took for the same work, as a factor; None where it is not known.
+    `gauges` are by what CPU figures were brought to one speed, in words; empty if by none.
     `lost` are rows that were measured in A and not in B, or failed there in a turn and never in A; `open_books` are the
     ledgers of B that did not close, whether A's did or not."""
 
     figures: list[Compared]
     slower: float | None
+    gauges: str
     doubts: list[str]
     """What casts doubt on the figures of either, and on holding one against the other."""
     only_a: list[str] = field(default_factory=list)
@@ -98,7 +101,7 @@ def compare(a: Path, b: Path, figures: Sequence[Figure] = DEFAULT) -> Comparison
 def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] = DEFAULT) -> Comparison:
     """The same of documents that were read."""
     slower, doubts = _slower(a, b), _doubts(a, b)
-    a, b, error = _at_one_speed(a, b)
+    a, b, error, gauges = _at_one_speed(a, b)
     rows_a, rows_b = _by_what_was_asked("A", a), _by_what_was_asked("B", b)
     every = [*rows_a.values(), *(row for key, row in rows_b.items() if key not in rows_a)]
     axes = drop(varying(every), "machine", "build")
@@ -108,6 +111,7 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     comparison = Comparison(
         [_compared(figure, pairs, labels, error if figure is COST else NO_ERROR) for figure in figures],
         slower,
+        gauges,
         doubts,
         only_a=[labels[key] for key in rows_a if key not in rows_b],
         only_b=[labels[key] for key in rows_b if key not in rows_a],
@@ -123,15 +127,15 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run], figures: Sequence[Figure] =
     return comparison
 
 
-def _at_one_speed(a: Sequence[Run], b: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run], Error]:
-    """The runs with their CPU figures at the speed of A's machine, and how sure that is; as they are where the gauges
-    are not told."""
-    if told := speed.as_in_a(a, b):
-        return told.a, told.b, told.error
+def _at_one_speed(a: Sequence[Run], b: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run], Error, str]:
+    """All runs with their CPU figures as on A's machine, what B's may be wrong by, and by which gauges; as they are
+    where none is told, or nothing is known about how it bears on them."""
+    if both := alike(a, b):
+        return both.a, both.b, both.error, "the load generator and the fixed piece of work"
     usual_us, slope = speed.usual_us(a), speed.slope([*a, *b])
-    if usual_us and speed.usual_us(b) and slope is not None:
-        return speed.at_speed(a, usual_us, slope), speed.at_speed(b, usual_us, slope), NO_ERROR
-    return a, b, NO_ERROR
+    if not usual_us or not speed.usual_us(b) or slope is None:
+        return a, b, NO_ERROR, ""
+    return speed.at_speed(a, usual_us, slope), speed.at_speed(b, usual_us, slope), NO_ERROR, "the fixed piece of work"
 
 
 def _doubts(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
@@ -179,7 +183,7 @@ def _open_books(row: Row) -> list[str]:
 def lines(comparison: Comparison) -> list[str]:
     """For a terminal."""
     told = [f"WARNING: {each}" for each in comparison.doubts]
-    told.append(_machine(comparison.slower))
+    told.append(_machine(comparison))
     for compared in comparison.figures:
         told += ["", f"{compared.figure.title}, {_unit(compared.figure)}{compared.figure.better} is better"]
         told += _table(compared) if compared.pairs else ["no row has it in both"]
@@ -233,14 +237,16 @@ def _why(row: Row) -> str:
     return "; ".join(f"{outcome}: {reason}" for outcome, reason in row.reasons)
 
 
-def _machine(slower: float | None) -> str:
-    if slower is None:
-        return "How fast the machine was is not told in both: CPU figures are compared as they are."
+def _machine(comparison: Comparison) -> str:
+    slower, gauges = comparison.slower, comparison.gauges
+    if slower is None or not gauges:
+        return "How much faster or slower B's machine was is not known: CPU figures are compared as they are."
     share = slower - 1
+    corrected = f"CPU figures are told as on A's machine, by {gauges}."
     if abs(share) < 0.0005:
-        return "B's machine took as much CPU time for the same work as A's."
+        return f"B's machine took as much CPU time for the fixed piece of work as A's; {corrected}"
     much = f"{100 * abs(share):.1f} % {'more' if share > 0 else 'less'}"
-    return f"B's machine took {much} CPU time for the same work than A's; CPU figures are told without that."
+    return f"B's machine took {much} CPU time for the fixed piece of work than A's; {corrected}"
 
 
 def _unit(figure: Figure) -> str:

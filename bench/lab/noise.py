@@ -18,7 +18,8 @@ would not show it. A change of less than LEAST is never called one: a machine is
 
 What it takes to see 10 % in 9 rows of 10: of rows that changed alone, with three turns each, a noise of at most 2.7 %
 (the standard deviation of one turn), with five 3.6 %; of 16 rows that changed together, with three turns, 4 %, also
-when one turn in ten was disturbed by another 10 %. The tests show it.
+when one turn in ten was disturbed by another 10 %. The tests show it. That holds of figures as they were taken; what a
+correction may be wrong by (`Error`) comes on top.
 """
 
 from __future__ import annotations
@@ -73,17 +74,21 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Of a correction that all of B's rows got alike: its variance as a logarithm, and of how many degrees of freedom
-    that was told."""
+    """What B's figures may be wrong by against A's, beyond what turns of a row show of it: variances of logarithms.
+    `shared` is the same error in all rows, `own` one of each row; `freedom` is how well they are known."""
 
-    variance: float
-    freedom: float
+    shared: float = 0.0
+    own: float = 0.0
+    freedom: float = 1.0
 
-    def threshold(self, false_calls: float) -> float:
-        return quantile(self.freedom, false_calls) * math.sqrt(self.variance)
+    def of_row(self, false_calls: float) -> float:
+        return quantile(self.freedom, false_calls) * math.sqrt(self.shared + self.own)
+
+    def of_all(self, false_calls: float) -> float:
+        return quantile(self.freedom, false_calls) * math.sqrt(self.shared)
 
 
-NO_ERROR: Final = Error(0.0, 1.0)
+NO_ERROR: Final = Error()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +141,11 @@ def difference(
     error: Error = NO_ERROR,
 ) -> Difference:
     """Two rows, each with at least one turn; less than `least` (a difference of logarithms) counts for nothing. Of
-    pairs that are equal a share of `false_calls` is called different; `error` is of both together."""
+    pairs that are equal a share of `false_calls` is called different."""
     change = _centre(_logs(b), noise) - _centre(_logs(a), noise)
     if noise is None:
         return Difference(math.expm1(change), math.inf, "unknown")
-    threshold = max(least, math.hypot(_threshold((a, b), noise, false_calls), error.threshold(false_calls)))
+    threshold = max(least, math.hypot(_threshold((a, b), noise, false_calls), error.of_row(false_calls)))
     return Difference(math.expm1(change), math.expm1(min(threshold, _ENDLESS)), _call(change, threshold))
 
 
@@ -165,7 +170,7 @@ def _together(alone: Sequence[Difference], least: float, error: Error) -> Differ
     changes = [math.log1p(one.change) for one in alone]
     spread = math.sqrt(math.pi / 2) * stdev(changes) / math.sqrt(len(changes))
     moved = quantile(len(changes) - 1, FALSE_MOVES) * spread
-    threshold = max(least, math.hypot(moved, error.threshold(FALSE_MOVES)))
+    threshold = max(least, math.hypot(moved, error.of_all(FALSE_CALLS)))
     middle = median(changes)
     return Difference(math.expm1(middle), math.expm1(threshold), _call(middle, threshold))
 

@@ -43,36 +43,91 @@ def test_a_slower_machine_is_no_dearer_build() -> None:
     comparison = compare.compare_runs(_sitting(1), _sitting(2, slower=1.25))
     assert comparison.slower == pytest.approx(1.25, rel=0.01)
     assert _calls(comparison) == ["equal"] * 16
-    assert "% more CPU time for the same work" in compare.lines(comparison)[0]
+    assert "% more CPU time for the fixed piece of work" in compare.lines(comparison)[0]
 
 
-def test_a_machine_whose_speed_changes_from_run_to_run_is_corrected_run_by_run() -> None:
-    """By what the generator took, for the fixed piece of work tells too little."""
+@pytest.mark.parametrize(("slower", "found"), [(1.0, 0.9), (1.15, 0.9), (0.87, 0.5)])
+def test_on_a_machine_whose_speed_changes_all_the_time(slower: float, found: float) -> None:
+    """By what the generator took, for the fixed piece of work tells too little. What that is flattened by its own noise
+    makes a B on a faster machine look cheaper than it is, within what is told as noise."""
     calls = {
         dearer: [
             call
-            for seed in range(1, 21)
+            for seed in range(20)
             for call in _calls(
                 compare.compare_runs(
-                    _sitting(seed, uneven=0.15), _sitting(100 + seed, uneven=0.15, slower=1.07, dearer=dearer)
+                    _sitting(seed, uneven=0.15), _sitting(100 + seed, uneven=0.15, slower=slower, dearer=dearer)
                 )
             )
         ]
         for dearer in (1.0, 1.1)
     }
     assert calls[1.0].count("equal") >= 0.98 * len(calls[1.0])
-    assert calls[1.1].count("higher") >= 0.9 * len(calls[1.1])
+    assert calls[1.1].count("higher") >= found * len(calls[1.1])
 
 
-def test_where_the_generator_is_not_told_the_fixed_piece_of_work_is_the_gauge() -> None:
-    a, b = _without_generator(_sitting(1, uneven=0.03)), _sitting(2, uneven=0.03, slower=1.25)
-    comparison = compare.compare_runs(a, b)
+def test_a_build_that_makes_the_generator_dearer_in_some_rows_is_called_no_cheaper_there() -> None:
+    b = [_driven(run, 1.2 if run.setup.broker == "kafka" else 1.0) for run in _sitting(2, uneven=0.1)]
+    comparison = compare.compare_runs(_sitting(1, uneven=0.1), b)
+    assert comparison.gauges.startswith("the load generator")
+    assert _calls(comparison) == ["equal"] * 16
+
+
+@pytest.mark.parametrize("dearer", [1.0, 1.1])
+def test_a_build_that_makes_the_generator_dearer_in_all_rows_is_told_as_it_is(dearer: float) -> None:
+    """As by answers that come one by one."""
+    b = [_driven(run, 1.2) for run in _sitting(2, uneven=0.1, dearer=dearer)]
+    assert _calls(compare.compare_runs(_sitting(1, uneven=0.1), b)) == ["equal" if dearer == 1 else "higher"] * 16
+
+
+def _driven(run: Run, factor: float) -> Run:
+    return _spending(run, lambda spent: {**spent, "load": factor * spent["load"]})
+
+
+def test_rows_of_one_sitting_alone_failed_turns_and_unequal_numbers_of_turns_disturb_no_correction() -> None:
+    a = [run for run in _sitting(1, uneven=0.15) if run.turn < 3 or run.setup.broker != "nats"]
+    b = [
+        without_figures(run, "failed", "nats-server ended") if run.turn == 1 and run.setup.broker == "redis" else run
+        for run in _sitting(2, uneven=0.15, dearer=1.1)
+    ]
+    lonely = Maker(5, sitting="s1", uneven=0.15).rows("x", "x", [(Setup(broker="nats"), Workload())]).made
+    comparison = compare.compare_runs([*a, *lonely], b)
+    assert comparison.gauges.startswith("the load generator")
+    assert _calls(comparison) == ["higher"] * 16
+    assert len(comparison.only_a) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_of_few_rows_equal_ones_are_equal_too(rows: int) -> None:
+    whats = [(Setup(broker="nats"), Workload(connections=2**each)) for each in range(rows)]
+    calls = [
+        call
+        for seed in range(40)
+        for call in _calls(
+            compare.compare_runs(
+                Maker(seed, sitting="a", uneven=0.15).rows("x", "x", whats).made,
+                Maker(100 + seed, sitting="b", uneven=0.15).rows("x", "x", whats).made,
+            )
+        )
+    ]
+    assert calls.count("equal") >= 0.97 * len(calls)
+
+
+def test_on_a_steady_machine_the_gauge_that_scatters_less_is_taken() -> None:
+    comparison = compare.compare_runs(_sitting(1), _sitting(2))
+    assert compare.lines(comparison)[0].endswith("told as on A's machine, by the fixed piece of work.")
+
+
+@pytest.mark.parametrize("spoilt_us", [0.0, -1.0])
+def test_where_a_run_does_not_tell_what_the_generator_took_the_fixed_piece_of_work_is_the_gauge(
+    spoilt_us: float,
+) -> None:
+    a, b = _sitting(1, uneven=0.03), _sitting(2, uneven=0.03, slower=1.25)
+    spoilt = [_spending(run, lambda spent: {**spent, "load": spoilt_us}) if run.turn == 1 else run for run in a]
+    comparison = compare.compare_runs(spoilt, b)
     assert _calls(comparison) == ["equal"] * 16
     assert comparison.slower == pytest.approx(1.25, rel=0.05)
-
-
-def _without_generator(runs: list[Run]) -> list[Run]:
-    return [_spending(run, lambda spent: {role: us for role, us in spent.items() if role != "load"}) for run in runs]
+    assert compare.lines(comparison)[0].endswith("told as on A's machine, by the fixed piece of work.")
 
 
 def _spending(run: Run, change: Callable[[dict[str, float]], dict[str, float]]) -> Run:
@@ -81,21 +136,12 @@ def _spending(run: Run, change: Callable[[dict[str, float]], dict[str, float]]) 
     return msgspec.structs.replace(run, peak=peak)
 
 
-@pytest.mark.parametrize("dearer", [1.0, 1.1])
-def test_a_build_that_makes_the_generator_dearer_is_told_as_it_is(dearer: float) -> None:
-    """As by answers that come one by one: on the level the fixed piece of work alone decides."""
-    b = _sitting(2, uneven=0.1, dearer=dearer)
-    driven = [_spending(run, lambda spent: {**spent, "load": 1.2 * spent["load"]}) for run in b]
-    calls = _calls(compare.compare_runs(_sitting(1, uneven=0.1), driven))
-    assert calls == ["equal" if dearer == 1 else "higher"] * 16
-
-
 def test_without_any_gauge_figures_are_compared_as_they_are_and_it_says_so() -> None:
-    slower = [msgspec.structs.replace(run, calibration_us=0.0) for run in _without_generator(_sitting(2, slower=1.25))]
+    slower = [msgspec.structs.replace(run, calibration_us=0.0) for run in _sitting(2, slower=1.25)]
     comparison = compare.compare_runs(_sitting(1), slower)
     assert comparison.slower is None
     assert set(_calls(comparison)) == {"higher"}
-    assert "not told in both" in compare.lines(comparison)[0]
+    assert "not known: CPU figures are compared as they are" in compare.lines(comparison)[0]
 
 
 def test_a_single_broker_that_became_dearer_is_found_alone() -> None:

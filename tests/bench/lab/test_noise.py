@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.lab import noise, student
-from bench.lab.noise import Difference, Noise
+from bench.lab.noise import Difference, Error, Noise
 
 ROWS = 16
 SITTINGS = 80
@@ -74,6 +74,21 @@ def test_a_single_row_that_costs_a_tenth_more_is_found_where_turns_are_quiet(cou
     ]
     found = [noise.differences(pairs)[0][0] for pairs in changed]
     assert _share(found, lambda one: one.call == "higher") >= 0.9
+
+
+def test_what_all_rows_may_be_wrong_by_is_part_of_the_noise() -> None:
+    (pairs,) = _sittings(3, 0.02, 0.0)[:1]
+    moved = {key: (a, [1.05 * each for each in b]) for key, (a, b) in pairs.items()}
+    known, together = noise.differences(moved)
+    doubted, doubtful = noise.differences(moved, error=Error(shared=0.03**2, freedom=100))
+    assert together is not None
+    assert doubtful is not None
+    assert (together.call, doubtful.call) == ("higher", "equal")
+    assert all(doubted[key].noise > known[key].noise for key in known)
+    assert sum(one.call == "equal" for one in doubted.values()) > ROWS / 2
+    own, alone = noise.differences(moved, error=Error(own=0.03**2, freedom=100))
+    assert alone == together
+    assert own[0].call == "higher"
 
 
 def test_a_few_rows_that_changed_do_not_take_the_others_with_them() -> None:
