@@ -268,20 +268,16 @@ async def test_a_frozen_server_shows_and_does_not_make_the_run_void() -> None:
     """SIGSTOP for a second. What was due in its first half takes more than half a second; a loop that waits for answers
     has one slow request for each of its connections, however long the server stands."""
     async with do_nothing() as server:
-        for _ in range(3):
+        disturbed = False
+        for _ in range(5):
             report = OpenLoopReport()
-            load = open_loop(
-                [server.address],
-                film_requests(server.address),
-                Ledger(),
-                Schedule(1000, 1.5),
-                connections=4,
-                report=report,
-            )
-            await _freeze_meanwhile(asyncio.create_task(load), report, server.pid)
-            if not report.fell_behind:  # others may disturb the generator
+            await _freeze_meanwhile(asyncio.create_task(_load(server.address, report)), report, server.pid)
+            if not report.fell_behind:
                 break
-        assert not report.fell_behind, report
+            calm = OpenLoopReport()
+            await _load(server.address, calm)
+            disturbed = disturbed or calm.fell_behind
+        assert not report.fell_behind or disturbed, report
         assert report.confirmed == report.scheduled == 1500
         assert report.latency.percentile_s(99.9) > 0.9 * FROZEN_S
         assert 0.2 < report.latency.share_above(FROZEN_S / 2) < 0.6
@@ -291,6 +287,11 @@ async def test_a_frozen_server_shows_and_does_not_make_the_run_void() -> None:
         )
         await _freeze_meanwhile(asyncio.create_task(load), closed, server.pid)
         assert 0 < closed.latency.share_above(FROZEN_S / 2) < 0.05
+
+
+async def _load(address: Address, report: OpenLoopReport) -> None:
+    schedule = Schedule(1000, 1.5)
+    await open_loop([address], film_requests(address), Ledger(), schedule, connections=4, report=report)
 
 
 async def _freeze_meanwhile(load: asyncio.Task[object], report: OpenLoopReport, pid: int) -> None:
@@ -347,12 +348,14 @@ def test_requests_without_a_confirm_make_it_void(failed: int, cut_short: int, vo
 
 
 async def test_a_generator_that_cannot_keep_up_is_void() -> None:
-    """More than any core carries: requests pile up though the server would take them."""
+    """More than any core carries: requests pile up in the generator, or in a server that the machine keeps from its
+    work, and then they do not leave."""
     async with do_nothing() as server:
         report = await open_loop(
             [server.address], film_requests(server.address), Ledger(), Schedule(200_000, 0.5), connections=64
         )
-    assert report.late
+    assert report.fell_behind
+    assert report.void
     assert report.cpu_s > 0
 
 
