@@ -56,7 +56,7 @@ check: .venv/dev.stamp ## lint, types, imports
 wheel: .venv/dev.stamp ## the wheel and the source archive, into dist/
 	@rm -rf dist && $(BIN)/python -m build --no-isolation
 
-trouble: .venv/dev.stamp ## the whole trouble suite, on all brokers or some: [BROKER=nats,kafka ARGS=...]
+trouble: .venv/dev.stamp ## the whole trouble suite, about an hour on two cores, on all brokers or some: [BROKER=nats,kafka ARGS=...]
 	@$(BIN)/python -m pytest tests/trouble tests/locks --whole --timeout 600 $(if $(filter command,$(origin BROKER)),--broker $(BROKER)) $(ARGS)
 
 compose-check: .venv/dev.stamp ## bring the compose files up for real, without and with locks, where a container engine answers: [BROKER=nats|kafka|rabbit ARGS=...]
