@@ -124,7 +124,7 @@ async def test_nothing_confirmed_is_lost_over_a_kill_and_restart(outage: Harness
         outage.server.kill()
         await asyncio.sleep(0.1)
         outage.server.start()
-    async with asyncio.timeout(LONG_S):
+    async with asyncio.timeout(1.5 * LONG_S):
         await published
         await reading
 
