@@ -26,7 +26,7 @@ from typing import Final, TypeAlias
 
 from bench.lab.document import Run
 from bench.lab.figures import OWN, cost
-from bench.lab.noise import Error
+from bench.lab.noise import Error, squares_within
 from bench.lab.speed import piece_us, scaled, slope
 
 FEWEST: Final = 3
@@ -70,8 +70,9 @@ class _Gauges:
 def alike(a: Sequence[Run], b: Sequence[Run]) -> Alike | None:
     """None where the fixed piece of work alone tells more: of few rows, without what the generator took in each run, or
     where the costs scatter less by the piece."""
-    rows = {run.row for run in a if _measured(run)} & {run.row for run in b if _measured(run)}
-    of_a, of_b = ([run for run in runs if _measured(run) and run.row in rows] for runs in (a, b))
+    of_a, of_b = ([run for run in runs if run.outcome == "measured"] for runs in (a, b))
+    rows = {run.row for run in of_a} & {run.row for run in of_b}
+    of_a, of_b = ([run for run in runs if run.row in rows] for runs in (of_a, of_b))
     if len(rows) < FEWEST or (gauges := _gauges([*of_a, *of_b])) is None:
         return None
     if _scatter(of_a, of_b, gauges.by_generator) >= _scatter(of_a, of_b, gauges.by_piece):
@@ -81,7 +82,7 @@ def alike(a: Sequence[Run], b: Sequence[Run]) -> Alike | None:
     slower = fmean(math.log(piece_us(run)) for run in of_b) - fmean(math.log(piece_us(run)) for run in of_a)
 
     def corrected(run: Run, shift: float) -> Run:
-        if not _measured(run) or run.row not in rows:
+        if run.outcome != "measured" or run.row not in rows:
             return run
         return scaled(run, math.exp(usual[run.row] - gauges.by_generator(run) - shift))
 
@@ -90,10 +91,6 @@ def alike(a: Sequence[Run], b: Sequence[Run]) -> Alike | None:
         [corrected(run, shifts.get(run.row, 0.0)) for run in b],
         replace(error, shared=error.shared + SITTING_DOUBT**2 + (SLOPE_DOUBT * slower) ** 2),
     )
-
-
-def _measured(run: Run) -> bool:
-    return run.outcome == "measured"
 
 
 def _gauges(runs: Sequence[Run]) -> _Gauges | None:
@@ -114,7 +111,7 @@ def _shifts(a: _ByRow, b: _ByRow) -> tuple[dict[object, float], Error]:
     """For each row by how much its figures in B are above those in A: the mean of all rows, and as much of its own
     distance from that as is more than the turns explain."""
     apart = {row: fmean(b[row]) - fmean(a[row]) for row in a}
-    squares, freedom = _squares([*a.values(), *b.values()])
+    squares, freedom = squares_within([*a.values(), *b.values()])
     by_chance = squares / freedom * fmean(1 / len(a[row]) + 1 / len(b[row]) for row in a)
     own = max(0.0, variance(apart.values()) - by_chance)
     kept = own / (own + by_chance) if own else 0.0
@@ -129,7 +126,7 @@ def _scatter(a: Iterable[Run], b: Iterable[Run], gauge: Callable[[Run], float]) 
     def left(run: Run) -> float:
         return math.log(cost(run) or 1.0) - gauge(run)
 
-    return _squares([*_by_row(a, left).values(), *_by_row(b, left).values()])[0]
+    return squares_within([*_by_row(a, left).values(), *_by_row(b, left).values()])[0]
 
 
 def _by_row(runs: Iterable[Run], figure: Callable[[Run], float]) -> _ByRow:
@@ -137,13 +134,3 @@ def _by_row(runs: Iterable[Run], figure: Callable[[Run], float]) -> _ByRow:
     for run in runs:
         found[run.row].append(figure(run))
     return found
-
-
-def _squares(turns: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """The sum of squares around each row's own mean, and its degrees of freedom."""
-    squares, freedom = 0.0, 0
-    for figures in turns:
-        middle = fmean(figures)
-        squares += sum((figure - middle) ** 2 for figure in figures)
-        freedom += len(figures) - 1
-    return squares, freedom

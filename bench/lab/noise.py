@@ -25,7 +25,7 @@ correction may be wrong by (`Error`) comes on top.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev, variance
 from typing import Final, Literal, TypeVar
@@ -120,10 +120,20 @@ def pool_pairs(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Nois
     """The same of rows in two sittings, each around its own mean."""
     spreads = []
     for pair in pairs:
-        squares, freedom = _squares(pair)
+        squares, freedom = squares_within(map(_logs, pair))
         if freedom:
             spreads.append((squares / freedom, freedom))
     return _pooled(spreads)
+
+
+def squares_within(rows: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """The sum of squares of turns around the mean of their row, and its degrees of freedom."""
+    squares, freedom = 0.0, 0
+    for turns in rows:
+        middle = fmean(turns)
+        squares += sum((each - middle) ** 2 for each in turns)
+        freedom += len(turns) - 1
+    return squares, freedom
 
 
 def typical(turns: Sequence[float], noise: Noise | None) -> float:
@@ -189,19 +199,10 @@ def _call(change: float, threshold: float) -> Call:
 
 
 def _threshold(rows: Sequence[Sequence[float]], noise: Noise, false_calls: float) -> float:
-    squares, freedom = (0.0, 0) if noise.whole else _squares(rows)
+    squares, freedom = (0.0, 0) if noise.whole else squares_within(map(_logs, rows))
     variance = (noise.freedom * noise.variance + squares) / (noise.freedom + freedom)
     spread = math.sqrt(_EFFICIENCY * variance * sum(1 / len(turns) for turns in rows))
     return quantile(noise.freedom + freedom, false_calls) * spread
-
-
-def _squares(rows: Sequence[Sequence[float]]) -> tuple[float, int]:
-    squares, freedom = 0.0, 0
-    for logs in map(_logs, rows):
-        middle = fmean(logs)
-        squares += sum((each - middle) ** 2 for each in logs)
-        freedom += len(logs) - 1
-    return squares, freedom
 
 
 def _logs(turns: Sequence[float]) -> list[float]:

@@ -37,7 +37,7 @@ def piece_us(run: Run) -> float:
 
 def usual_us(runs: Iterable[Run]) -> float:
     """The median of what the fixed piece of work took; 0 where no run tells."""
-    told = [run.calibration_us for run in runs if run.calibration_us > 0]
+    told = [us for run in runs if (us := piece_us(run)) > 0]
     return median(told) if told else 0.0
 
 
@@ -80,7 +80,7 @@ def slope(runs: Iterable[Run], gauge: Gauge = piece_us) -> float | None:
 
 
 def _factor(run: Run, us: float, slope: float) -> float:
-    return (us / run.calibration_us) ** slope if us and run.calibration_us > 0 else 1.0
+    return (us / piece_us(run)) ** slope if us and piece_us(run) > 0 else 1.0
 
 
 def scaled(run: Run, factor: float) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_on_a_machine_whose_speed_changes_all_the_time(slower: float, found: flo
     }
     assert calls[1.0].count("equal") >= 0.98 * len(calls[1.0])
     assert calls[1.1].count("higher") >= found * len(calls[1.1])
+
+
+def test_a_machine_whose_speed_the_fixed_piece_of_work_tells_exactly_is_corrected_run_by_run() -> None:
+    a, b = (_uneven(runs, seed) for runs, seed in ((_sitting(1), 1), (_sitting(2, dearer=1.1), 2)))
+    assert _calls(compare.compare_runs(a, b)).count("higher") >= 15
+    assert _calls(compare.compare_runs(a, _uneven(_sitting(3), 3))) == ["equal"] * 16
+
+
+def _uneven(runs: list[Run], seed: int) -> list[Run]:
+    """Each run on a machine that was up to twice as slow just then."""
+    source = random.Random(seed)
+    return [_slowed(run, source.uniform(1, 2)) for run in runs]
+
+
+def _slowed(run: Run, factor: float) -> Run:
+    slower = _spending(run, lambda spent: {role: us * factor for role, us in spent.items()})
+    return msgspec.structs.replace(slower, calibration_us=run.calibration_us * factor)
 
 
 def test_a_build_that_makes_the_generator_dearer_in_some_rows_is_called_no_cheaper_there() -> None:
