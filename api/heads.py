@@ -12,14 +12,17 @@ from typing import Final, NamedTuple
 
 import httptools
 
+from api.parsing import SIMPLE, matched_rate
+from core.rates import Rate, RateRange
+
 MAX_HEAD_BYTES: Final = 8000
 """Of all fields together, and of a head that is not whole yet: below the 8190 that aiohttp takes of one line."""
 MAX_FIELDS: Final = 100
 MAX_FORM_BYTES: Final = 2048
 """Twice what the longest subject takes with all of it percent-encoded, and its rate."""
 
-FIRST_LINE: Final = re.compile(rb"POST (/rate(?:\?[!\"$-~]{0,4000})?) (?=HTTP/1\.[01]\r\n)")
-"""Its group is the target."""
+FIRST_LINE: Final = re.compile(rb"POST (%b|/rate(?:\?[!\"$-~]{0,4000})?) (?=HTTP/1\.[01]\r\n)" % SIMPLE.encode("ascii"))
+"""Its groups are the target and, if that is of the commonest form, those of SIMPLE."""
 _PART_OF_LINE: Final = re.compile(rb"POST /rate(?:\?[!\"$-~]{0,4000})?(?: [HTP/1.0\r]{0,9})?")
 _BEGINNING: Final = b"POST /rate"
 _ODD: Final = re.compile(rb"[^\t -~\r\n]|\r(?!\n)|(?<!\r)\n|\n[\t ]")
@@ -49,6 +52,20 @@ class Head(NamedTuple):
     """Idempotency-Key, as it was sent."""
     form_bytes: int
     """How long the form is that follows; 0 for no body."""
+
+
+def line_rate(line: re.Match[bytes], within: RateRange) -> Rate | None:
+    """The rate of a first line; None if its target is not of the commonest form, or wrong in a way that `form_rate`
+    will tell."""
+    _, digits, subject = line.groups()
+    if digits is None:
+        return None
+    return matched_rate(digits, subject.decode("ascii") if subject else None, within)
+
+
+def query_of(line: re.Match[bytes]) -> str:
+    """What is behind the question mark of a first line's target; nothing without one."""
+    return line[1].partition(b"?")[2].decode("ascii")
 
 
 def may_become_rate(data: bytes) -> bool:

@@ -12,6 +12,7 @@ Requests of a pipeline join their batch together, and are answered in order.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from math import inf
 from typing import Final, cast
@@ -19,7 +20,7 @@ from typing import Final, cast
 import structlog
 from aiohttp import web
 
-from api.heads import FIRST_LINE, Head, Heads, may_become_rate
+from api.heads import FIRST_LINE, Head, Heads, line_rate, may_become_rate, query_of
 from api.parsing import check_key, form_rate, simple_rate, text_of
 from api.publisher import Publisher
 from core import http
@@ -160,11 +161,11 @@ class HotConnection(Front):
             ends = head_ends + head.form_bytes
             if ends > len(data):
                 return self._await_form(data[start:])
-            self._take(head, line[1], data[head_ends:ends])
+            self._take(head, line, data[head_ends:ends])
             start = ends
         return None
 
-    def _take(self, head: Head, target: bytes, form: bytes) -> None:
+    def _take(self, head: Head, line: re.Match[bytes], form: bytes) -> None:
         answer = Answer(self, head)
         self._pending.append(answer)
         self._no_form()
@@ -177,8 +178,7 @@ class HotConnection(Front):
                 text = text_of(form)
                 rate = simple_rate(f"/rate?{text}", self._within) or form_rate(text, "the form", self._within)
             else:
-                text = target.decode("ascii")
-                rate = simple_rate(text, self._within) or form_rate(text[6:], "the query", self._within)
+                rate = line_rate(line, self._within) or form_rate(query_of(line), "the query", self._within)
             rates = [rate]
             self._enter(rates, identity("", "/rate", key, rates) if key else None, answer)
         except Problem as problem:

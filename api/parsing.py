@@ -17,7 +17,10 @@ FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
 NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
-_simple = re.compile(rf"/rate\?rate=([0-9]{{1,10}})(?:&subject=({SUBJECT_PATTERN}))?")
+SIMPLE: Final = rf"/rate\?rate=([0-9]{{1,10}})(?:&subject=({SUBJECT_PATTERN}))?"
+"""A request target of the commonest form, which needs no decoding; its groups are digits and subject."""
+
+_simple = re.compile(SIMPLE)
 _key = re.compile(r"[!-~]{1,255}")
 
 Fields = list[tuple[str, Any]]
@@ -28,8 +31,13 @@ def simple_rate(target: str, within: RateRange) -> Rate | None:
     in a way that `read_rate` will tell."""
     if (match := _simple.fullmatch(target)) is None:
         return None
-    rate = int(match[1])
-    return (match[2] or DEFAULT_SUBJECT, rate) if within.least <= rate <= within.most else None
+    return matched_rate(match[1], match[2], within)
+
+
+def matched_rate(digits: str | bytes, subject: str | None, within: RateRange) -> Rate | None:
+    """The same, of what the groups of SIMPLE matched."""
+    rate = int(digits)
+    return (subject or DEFAULT_SUBJECT, rate) if within.least <= rate <= within.most else None
 
 
 def form_rate(text: str, place: str, within: RateRange) -> Rate:

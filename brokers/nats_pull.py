@@ -101,7 +101,7 @@ class NatsSubscription:
             self._link.waiting.discard(self._changed)
         self._link, self._origin, self._source = link, _Origin(inbox, made), source
         link.waiting.add(self._changed)
-        await self._return_all(link)
+        self._return_all(link)
         return link
 
     async def fetch(self, max_messages: int, max_bytes: int, timeout_s: float) -> list[Message]:
@@ -129,7 +129,7 @@ class NatsSubscription:
             await self._make_sure(link, min(receipt.came_at for receipt in receipts))
         for receipt in receipts:
             if receipt.origin == self._origin:
-                await link.send(receipt.reply, b"+ACK")
+                link.send(receipt.reply, b"+ACK")
             self._held.pop(receipt.reply, None)
 
     async def extend(self, messages: Sequence[Message]) -> None:
@@ -138,7 +138,7 @@ class NatsSubscription:
         due = asyncio.get_running_loop().time() + self._redeliver_after_s
         for receipt in self._own(link, messages):
             if receipt.reply in self._held:
-                await link.send(receipt.reply, b"+WPI")
+                link.send(receipt.reply, b"+WPI")
                 self._held[receipt.reply] = due
                 self._held.move_to_end(receipt.reply)
 
@@ -181,7 +181,7 @@ class NatsSubscription:
         self._sure_at = now
         if made != self._origin.made:
             self._origin = _Origin(self._origin.inbox, made)
-            await self._return_all(link)
+            self._return_all(link)
 
     async def _leave(self, link: Link, source: Source) -> None:
         """Draining comes first: a message returned while the server still has a pull of ours comes straight back."""
@@ -191,7 +191,7 @@ class NatsSubscription:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await source.drain()  # type: ignore[no-untyped-call]
                     drained = True
-                    await self._return_all(link)
+                    self._return_all(link)
         finally:
             if not drained:  # nats-py's reader dies of the answer to a flush that was cut off
                 link.break_off("the server did not answer")
@@ -211,23 +211,23 @@ class NatsSubscription:
 
         The server sends nothing of a message above `max_bytes`; `_pull_next` asks for such a one.
         """
-        await self._request(link, {"batch": max_messages, "max_bytes": max_bytes, "no_wait": True}, max_messages)
+        self._request(link, {"batch": max_messages, "max_bytes": max_bytes, "no_wait": True}, max_messages)
         await self._settle(link, deadline)
 
     async def _pull_next(self, link: Link, timeout_s: float) -> None:
         """Wait for one message, of any size."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        await self._request(link, {"batch": 1, "expires": round(timeout_s * 1e9)}, 1)
+        self._request(link, {"batch": 1, "expires": round(timeout_s * 1e9)}, 1)
         await self._settle(link, deadline)
         if self._pull_status not in ("", "408"):  # not timed out but refused, which would go on at full speed
             await asyncio.sleep(min(timeout_s, RETRY_S))
 
-    async def _request(self, link: Link, pull: dict[str, object], messages: int) -> None:
+    def _request(self, link: Link, pull: dict[str, object], messages: int) -> None:
         self._pull_reply = f"{self._origin.inbox}.{next(self._pulls)}"
         self._pull_status = ""
         self._enough = len(self._buffer) + messages
         self._changed.clear()
-        await link.send(self._pull_subject, msgspec.json.encode(pull), self._pull_reply)
+        link.send(self._pull_subject, msgspec.json.encode(pull), self._pull_reply)
 
     async def _settle(self, link: Link, deadline: float) -> None:
         """Wait until the pull is answered, or for `deadline`; a later answer is kept for the next fetch."""
@@ -254,7 +254,7 @@ class NatsSubscription:
         while self._held and next(iter(self._held.values())) < now:
             self._held.popitem(last=False)
 
-    async def _return_all(self, link: Link) -> None:
+    def _return_all(self, link: Link) -> None:
         """Tell the server that nothing delivered so far will be acknowledged.
 
         To return what an earlier connection delivered is safe even if the stream was made anew since: at worst a
@@ -264,7 +264,7 @@ class NatsSubscription:
         self._held.clear()
         self._buffer.clear()
         for reply in replies:
-            await link.send(reply, b"-NAK")
+            link.send(reply, b"-NAK")
 
 
 def messages_behind(reply: str) -> int:

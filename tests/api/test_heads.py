@@ -12,7 +12,9 @@ from aiohttp.web_protocol import RequestPayloadError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.heads import FIRST_LINE, ONCE, Heads, may_become_rate, read_head
+from api.heads import FIRST_LINE, ONCE, Heads, line_rate, may_become_rate, query_of, read_head
+from api.parsing import SIMPLE, simple_rate
+from core.rates import RateRange
 
 NAMES = [
     "Accept",
@@ -90,6 +92,23 @@ def test_what_is_understood_is_what_aiohttp_understands(fields: bytes) -> None:
     assert message.headers.get("Idempotency-Key") == head.key
     assert not message.chunked
     assert not message.compression
+
+
+WITHIN = RateRange(0, 100)
+TARGETS = st.one_of(
+    st.from_regex(SIMPLE, fullmatch=True),
+    st.builds("{}{}".format, st.from_regex(SIMPLE, fullmatch=True), st.sampled_from(["&", "%20", "&rate=1", "=", "1"])),
+    st.from_regex(r"/rate(\?[!-~]{0,40})?", fullmatch=True).filter(lambda target: "#" not in target),
+)
+
+
+@given(target=TARGETS)
+def test_a_first_line_has_the_rate_of_its_target(target: str) -> None:
+    line = FIRST_LINE.match(f"POST {target} HTTP/1.1\r\n".encode("ascii"))
+    assert line is not None
+    assert line[1].decode("ascii") == target
+    assert line_rate(line, WITHIN) == simple_rate(target, WITHIN)
+    assert query_of(line) == target.removeprefix("/rate").removeprefix("?")
 
 
 def _parser() -> HttpRequestParser:

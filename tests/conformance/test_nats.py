@@ -355,7 +355,7 @@ async def test_a_message_that_its_receiver_cannot_take_is_told_and_the_next_is_r
     await broker.link().listen(subject, receive)
     with capture_logs() as logs:
         for body in (b"odd", b"1"):
-            await broker.link().send(subject, body)
+            broker.link().send(subject, body)
         async with asyncio.timeout(SOON_S):
             await received.wait()
     assert ["invalid literal" in line.get("error", "") for line in logs] == [True]
