@@ -57,6 +57,7 @@ class Answer:
         self.done_with = False
 
     def done(self) -> bool:
+        """Also when the client is gone."""
         return self.done_with
 
     def set_result(self, problem: Problem | None) -> None:
@@ -104,6 +105,10 @@ class HotConnection(Front):
         """The client does not read its answers."""
         self._awaits_form = False
         """A head has come, and not all of its form: a request as well, in `HttpService.active`."""
+        self._due: float
+        """When, by the loop's clock, the client must have sent what is waited for; never while it is answered."""
+        self._wakes: float
+        """When the one timer looks at `_due`: each request moves that, and to set a timer each time would cost more."""
         self._last = False
         """No request is read any more: the connection ends with the answers that are pending."""
 
@@ -281,7 +286,7 @@ class HotConnection(Front):
         elif self._awaits_form:
             self._no_form()
             self._last = True
-            minor = 0 if b" HTTP/1.0\r" in self._received else 1
+            minor = 0 if self._received.partition(b"\r\n")[0].endswith(b"1.0") else 1
             stalled = problem_response(body_stalled(http.BODY_TIMEOUT_S))
             self._transport.write(written(stalled, keep_alive=False, minor=minor))
             self._timer = self._loop.call_later(http.LINGERING_S, self.close)

@@ -1,6 +1,6 @@
 """The calls of the HTTP interface; docs/http.md shows each with an example.
 
-`post_rate` is the hot path: in its commonest form a request costs one regular expression, one future and its answer.
+`post_rate` is what `api.hot` leaves to aiohttp: one regular expression, one future and the answer, mostly.
 """
 
 from __future__ import annotations

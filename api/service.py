@@ -57,7 +57,9 @@ class ApiService:
         )
         self._failed = first_failure(self._publisher, *([self._inline] if self._inline else []))
         counted = [self._inline.metrics] if self._inline else []
-        health = health_routes(dict, self._ready, Exposition(self._publisher.metrics, *counted, *metrics))
+        health = health_routes(
+            dict, self._ready, Exposition(self._publisher.metrics, lambda: self._http.metrics(), *counted, *metrics)
+        )
         api = Api(self._publisher, store, settings)
         self._http = HttpService(
             settings.host,

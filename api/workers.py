@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -80,7 +81,8 @@ class Workers:
         self._stopping = True
         for worker, process in self._running.items():
             log.warning("worker_killed", worker=worker, pid=process.pid)
-            process.kill()
+            with suppress(ProcessLookupError, RuntimeError):  # it has ended just now; uvloop raises the latter
+                process.kill()
         await self._tasks.wait(_KILL_AFTER_S)
         await self._tasks.cancel()
         if self._reserved is not None:
@@ -112,7 +114,8 @@ class Workers:
     async def _run(self, worker: int) -> int:
         """The exit code of one worker's process."""
         command = [*child("fanrate"), "api", OPTION, str(worker)]
-        environment = {**SPACING, **os.environ, "PORT": str(self._port)}
+        spacing = {name: value for name, value in SPACING.items() if not os.environ.get(name)}
+        environment = {**os.environ, **spacing, "PORT": str(self._port)}
         process = await asyncio.create_subprocess_exec(
             *command,
             env=environment,

@@ -87,11 +87,11 @@ class _Transport(TcpTransport):
 
 
 class _Client(Client):
-    """nats-py's, with two differences.
+    """nats-py's, with three differences.
 
     It speaks TLS where it was asked to: left to itself it goes by what the server wants, and shows its password to one
     that wants none. And no task is woken to send what was published, nor for a message once it is read: each costs more
-    than what it does. So only who listens by `listen` receives anything.
+    than what it does. So only who listens by `listen` receives anything. And what is published goes by `put`.
     """
 
     def __init__(self, door: Door, address: Address) -> None:
@@ -112,7 +112,8 @@ class _Client(Client):
         return source
 
     def put(self, subject: str, body: bytes, reply: str) -> None:
-        """nats-py's `publish`, of which it makes three coroutines. Raises errors.Error."""
+        """nats-py's `publish`, of which it makes three coroutines. Subjects are not looked at: one with white space
+        would be another command. Raises errors.Error."""
         if not self.is_connected:
             raise errors.ConnectionClosedError
         if len(body) > self.max_payload:

@@ -21,10 +21,12 @@ import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_log import AccessLogger
+from prometheus_client.core import Metric
 
 from core.answers import EMPTY_OK, body_stalled, internal_error, problem_response
 from core.errors import FanrateError, Problem
 from core.lifecycle import Deadline, until
+from core.telemetry import counter
 
 log = structlog.get_logger()
 
@@ -130,6 +132,8 @@ class HttpService:
         """What is answered now says that the connection ends."""
         self.active = 0
         """Requests that are not answered yet."""
+        self.handed_over = 0
+        """Connections that a Front left to aiohttp."""
         self._listener: asyncio.Server | None = None
         self._second_handle: socket.socket | None = None
         self._server: _Server | None = None
@@ -189,10 +193,15 @@ class HttpService:
     def hand_over(self, transport: asyncio.Transport, received: bytes, header_within_s: float) -> None:
         """Give aiohttp a connection, that of a Front, which has `received` that of its next request."""
         assert self._server is not None
+        self.handed_over += 1
         connection = self._server(header_within_s)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         connection.data_received(received)
+
+    def metrics(self) -> Iterator[Metric]:
+        text = "Connections that the hot route left to the general reader"
+        yield counter("fanrate_connections_handed_over", text, self.handed_over)
 
     async def _close_connections(self) -> None:
         assert self._server is not None

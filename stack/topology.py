@@ -105,7 +105,7 @@ class Topology:
     @property
     def api_settings(self) -> dict[str, str]:
         """What its replicas are told. Several of them share this machine."""
-        spacing = SPACING if self.replicas > 1 and not SPACING.keys() & os.environ.keys() else {}
+        spacing = SPACING if self.replicas > 1 and not any(map(os.environ.get, SPACING)) else {}
         return {**self.settings, **spacing, **self.api_env}
 
     def process_settings(self, process: int) -> dict[str, str]:

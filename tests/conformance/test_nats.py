@@ -19,11 +19,11 @@ from structlog.testing import capture_logs
 
 from brokers import nats_pull
 from brokers.base import Broker
-from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, take, until
+from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, persistently, take, until
 from brokers.nats import NatsBroker, _check_syncs
 from brokers.nats_pull import messages_behind
 from core.endpoints import Endpoint
-from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, SettingsError
+from core.errors import BrokerError, BrokerUnavailable, MessageTooLarge, PublishTimeout, SettingsError
 from core.settings import Durability
 from stack import parts
 from stack.parts import Part
@@ -261,7 +261,7 @@ async def test_the_servers_own_limit_of_a_message_holds() -> None:
 
 
 async def test_a_server_without_jetstream_is_unavailable() -> None:
-    server = server_with("")
+    server = server_with("jetstream: {store_dir: %s}")
     server.start()
     harness = Harness(NATS, server)
     try:
@@ -359,6 +359,32 @@ async def test_a_message_that_its_receiver_cannot_take_is_told_and_the_next_is_r
         async with asyncio.timeout(SOON_S):
             await received.wait()
     assert ["invalid literal" in line.get("error", "") for line in logs] == [True]
+
+
+async def test_what_found_no_room_in_its_time_is_not_sent_later() -> None:
+    """A server that reads nothing: what does not fit the buffers waits, and is given up with its publish."""
+    server = server_with("jetstream: {store_dir: %s}")
+    server.start()
+    broker = NatsBroker(Endpoint.of(server.url), name="test", max_topic_bytes=2**27)
+    await broker.start()
+    try:
+        await until(lambda: broker.connected)
+        topic, body = fresh(), bytes(broker.features.max_message_bytes)
+        await persistently(lambda: broker.ensure(topic, ["readers"]))
+        server.freeze()
+        sent = [broker.publish(topic, body, 1.0) for _ in range(40)]
+        results = await asyncio.gather(*sent, return_exceptions=True)
+        assert {type(result) for result in results} == {PublishTimeout}
+        server.thaw()
+        async with asyncio.timeout(SOON_S):
+            await broker.publish(topic, b"next", SOON_S)
+        async with jetstream(server.url) as client:
+            stored = (await client.stream_info(topic)).state.messages
+        assert 2 <= stored < 40
+    finally:
+        server.thaw()
+        await broker.close()
+        server.close()
 
 
 @pytest.mark.parametrize("url", ["nats://", "nats://:4222", "nats://host:port", "nats://host:99999"])

@@ -14,6 +14,7 @@ import pytest
 
 from api.publisher import Publisher
 from brokers.memory import MemoryBroker
+from core.http import HttpService, Routes
 from core.lifecycle import until
 from core.settings import EmbeddedSettings
 from process.consumer import Consumer
@@ -62,7 +63,8 @@ async def test_the_metrics_are_those_of_the_code() -> None:
     broker, store, settings = MemoryBroker(), MemoryStore(horizon_s=9, idempotency_s=9), EmbeddedSettings()
     publisher = Publisher(broker, store, settings, topic="rates", groups=["g"], max_rates=1)
     consumer = Consumer(broker, store, topic="rates", oldest_allowed_s=9)
-    families = [("api", family) for family in publisher.metrics()]
+    http = HttpService("127.0.0.1", 0, Routes(exact={}, under={}))
+    families = [("api", family) for family in (*publisher.metrics(), *http.metrics())]
     families += [("process", family) for family in consumer.metrics()]
     expected = [
         [f"{family.name}{'_total' if family.type == 'counter' else ''}", family.type, service, family.documentation]
