@@ -20,7 +20,7 @@ P99_MS ?= 100
 ARGS ?=
 
 BIN := .venv/bin
-HOT = $(BIN)/python -m bench brokers --only hot --only read --only idle $(if $(filter 1,$(QUICK)),--quick)
+HOT = $(BIN)/python -m bench brokers --only hot --only heads --only read --only idle $(if $(filter 1,$(QUICK)),--quick)
 LAB = $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(RESUME)),--resume) $(if $(filter 1,$(AGAIN)),--again) $(ARGS)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
@@ -82,12 +82,15 @@ bench-scale: .venv/lab.stamp ## how cost grows with replicas, balancers, connect
 
 bench-full: .venv/lab.stamp ## all experiments into one report; says how long: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
-	@$(BIN)/python -m bench experiment brokers peers scale hot $(LAB); ended=$$?; $(BIN)/python -m bench generator; \
-	$(HOT) --only post && exit $$ended
+	@echo "four experiments, of which the next lines tell the time; then the generator and the hot route's bars, $(if $(filter 1,$(QUICK)),3,16) minutes"
+	@$(BIN)/python -m bench experiment brokers peers scale hot $(LAB); ended=$$?; [ $$ended -le 1 ] || exit $$ended; \
+	$(BIN)/python -m bench generator || ended=$$?; $(HOT) --only post || ended=$$?; \
+	$(BIN)/python -m bench bars brokers peers scale hot && exit $$ended
 
 bench-hot: .venv/lab.stamp ## the hot route beside aiohttp's and beside Go and mq-bridge: [QUICK=1 RESUME=1 AGAIN=1 ARGS=...]
 	-@$(MAKE) --no-print-directory peers ARGS=
-	@$(BIN)/python -m bench experiment hot $(LAB); ended=$$?; $(HOT) && exit $$ended
+	@$(BIN)/python -m bench experiment hot $(LAB); ended=$$?; [ $$ended -le 1 ] || exit $$ended; \
+	$(HOT) || ended=$$?; $(BIN)/python -m bench bars hot && exit $$ended
 
 bench-lesson: .venv/bench.stamp ## wrk -c5 -t5 on one server, three, topics, a handler per message: the lesson this grew from, explained: [ARGS=...]
 	@$(BIN)/python -m bench lesson $(ARGS)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import uvloop
 
-from bench import generator, measure, replay
+from bench import generator, measure, replay, runs
 from bench.bars import Options
 from bench.brokers import run as brokers_run
 from bench.brokers.contestants import BROKERS
 from bench.client import WrongAddress
 from bench.clusters import run as clusters_run
-from bench.lab.commands import add_compare, add_report
+from bench.lab.commands import add_bars, add_compare, add_report
 from bench.lab.experiment import BadExperiment
 from bench.lab.matrix import add_experiment, add_matrix
 from bench.lab.sitting import FolderTaken
@@ -79,6 +79,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add_matrix(commands)
     add_report(commands)
     add_compare(commands)
+    add_bars(commands)
     _add_lesson(commands)
     return parser
 
@@ -148,6 +149,7 @@ def _add_generator(commands: argparse._SubParsersAction[Subcommand]) -> None:
 def _generator(options: argparse.Namespace) -> int:
     carried = uvloop.run(generator.measure(options.seconds))
     print("\n".join(generator.lines(carried)))
+    print(f"written: {runs.write('generator', {'seconds': options.seconds}, generator.told(carried), commands=[])}")
     return FINE if carried.met else FOUND
 
 

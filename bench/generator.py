@@ -101,6 +101,19 @@ async def _until_up(address: Address) -> None:
             return
 
 
+def told(carried: Carried) -> dict[str, object]:
+    """The result for a file."""
+    free, paced = carried.free, carried.paced
+    return {
+        "per_core_s": round(carried.per_core_s),
+        "met": carried.met,
+        "full_speed_per_s": round(free.confirmed_per_s),
+        "scheduled_per_s": RATE,
+        "core_share": round(paced.cpu_share, 3),
+        "late_ms": paced.lateness.told_ms(),
+    }
+
+
 def lines(carried: Carried) -> list[str]:
     """The result for people."""
     free, paced = carried.free, carried.paced

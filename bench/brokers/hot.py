@@ -15,11 +15,13 @@ from bench.load import OpenLoopReport, rate_request
 from bench.scene import WARM_UP_S, Load, Scene
 from stack.member import Member
 
-_COST, _TAIL, _READ, _IDLE = "hot", "hot p99", "handed over", "idle"
+_COST, _TAIL, _HEADS, _READ, _IDLE = "hot", "hot p99", "heads", "handed over", "idle"
 IDLE_CONNECTIONS: Final = 10_000
 QUICK_IDLE_CONNECTIONS: Final = 1000
 _AT_ONCE: Final = 500
 NO_WORSE: Final = 1.0
+_BROWSERS: Final = 3000
+"""Different heads: more than a replica remembers."""
 _READERS: Final = ("aiohttp", "handed over")
 _IN_TURNS: Final = (*_READERS, *_READERS[::-1], *_READERS[::-1], *_READERS)
 """The sequence of Thue and Morse: a machine that becomes slower, or slower and slower, favours neither."""
@@ -76,6 +78,53 @@ async def _tail(stage: Scene, target: Member, per_s: float) -> OpenLoopReport:
     report, _ = await stage.load_on_schedule(target, per_s, 2 * stage.options.seconds)
     await stage.settle()
     return report
+
+
+async def _take_heads(visit: Visit) -> list[Taken]:
+    """The two in turns, under requests as browsers send them through proxies: of ten fields more, of which no two
+    requests in a row have the same, so that what the hot route remembers is of no use."""
+    stage, options = visit.stage, visit.options
+    plain = await stage.start_replica("plain", HOT_ROUTE="false")
+    both = {"aiohttp": plain, "hot": stage.api}
+    for target in both.values():
+        await _browse(stage, target, WARM_UP_S)
+    await stage.settle()
+    spent_us: dict[str, list[float]] = {name: [] for name in both}
+    for name in ("aiohttp", "hot", "hot", "aiohttp"):
+        options.say(f"POST /rate of many heads, {name}")
+        spent_us[name].append(await _browse(stage, both[name], options.seconds))
+        await stage.settle()
+    await plain.stop()
+    ratio = fmean(spent_us["hot"]) / fmean(spent_us["aiohttp"])
+    return [Taken(_HEADS, ratio, {}, {"cpu_us_per_rate": spent_us})]
+
+
+async def _browse(stage: Scene, target: Member, seconds: float) -> float:
+    """CPU microseconds of `target` per confirmed rate."""
+    address, path = Address.of(target.url), stage.running.stack.directory / "browsers"
+    wrk.write_requests(path, (_browser(address, number) for number in range(_BROWSERS)))
+    before = accounts.read({"api": [target.pid]})
+    peak = await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=seconds)
+    used = accounts.cpu_used_s(before, accounts.read({"api": [target.pid]}))
+    stage.book(sent=peak.sent_rates, confirmed=peak.confirmed_rates)
+    return used["api"] / max(1, peak.confirmed_rates) * 1e6
+
+
+def _browser(address: Address, number: int) -> bytes:
+    fields = [
+        f"Host: {address}",
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "Accept-Language: en-GB,en;q=0.7,de;q=0.3",
+        "Accept-Encoding: gzip, deflate, br, zstd",
+        "Origin: https://films.example",
+        f"Referer: https://films.example/films/{number}",
+        f"Cookie: session={number:032x}; theme=dark",
+        f"X-Forwarded-For: 192.0.2.{number % 254 + 1}",
+        f"X-Request-Id: {number:016x}",
+        "Content-Length: 0",
+    ]
+    return "\r\n".join([f"POST /rate?rate={number % 101}&subject=film-{number} HTTP/1.1", *fields, "", ""]).encode()
 
 
 async def _take_read(visit: Visit) -> list[Taken]:
@@ -151,6 +200,20 @@ MEASURES: Final = (
         ],
         _take,
         lambda options: 8 * options.seconds + 2 * WARM_UP_S + 5,
+    ),
+    Measure(
+        "heads",
+        [
+            Asked(
+                _HEADS,
+                "the same of POSTs with ten more fields each, of which no two are alike",
+                "",
+                True,
+                {NATS: 0.85},
+            )
+        ],
+        _take_heads,
+        lambda options: 4 * options.seconds + 2 * WARM_UP_S + 4,
     ),
     Measure(
         "read",

@@ -12,7 +12,7 @@ from bench.brokers.contestants import Contestant
 from bench.scene import Load, Scene
 from stack.configuration import Balancer
 
-Name = Literal["post", "group", "fold", "p99", "tls", "balancer", "memory", "hot", "read", "idle"]
+Name = Literal["post", "group", "fold", "p99", "tls", "balancer", "memory", "hot", "heads", "read", "idle"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`python -m bench report` and `python -m bench compare`: their arguments and exit codes."""
+"""`python -m bench report`, `compare` and `bars`: their arguments and exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Final, Protocol
 from bench.lab import compare
 from bench.lab.document import BadDocument
 from bench.lab.figures import COST, FIGURES
-from bench.lab.rows import NoDocuments
+from bench.lab.limits import bars
+from bench.lab.rows import NoDocuments, read
 from bench.runs import OUT
 from core.commands import Subcommand
 from core.errors import FanrateError
@@ -58,6 +59,36 @@ def drawing() -> Draw:
     except ImportError as exc:
         raise NoLibraries(exc.name or str(exc)) from exc
     return draw
+
+
+def add_bars(commands: argparse._SubParsersAction[Subcommand]) -> None:
+    command = commands.add_parser(
+        "bars",
+        help="hold experiments against what Fanrate is held to",
+        description="Hold the runs of some sittings, by experiment (its newest sitting) or folder, against what "
+        "Fanrate is held to: docs/lab.md.",
+        epilog="Exit codes: 0 all are met, 1 one is missed, or was not measured, 2 nothing to hold against them.",
+    )
+    command.add_argument("sittings", nargs="+", metavar="NAME|DIR")
+    command.set_defaults(run=_bars)
+
+
+def _bars(options: argparse.Namespace) -> int:
+    try:
+        found = bars(read([newest(name) or Path(name) for name in options.sittings]))
+    except (BadDocument, NoDocuments, OSError) as exc:
+        print(exc, file=sys.stderr)
+        return _WRONG_USAGE
+    if not found:
+        print("no run of these is held to anything", file=sys.stderr)
+        return _WRONG_USAGE
+    print("\n".join(map(str, found)))
+    return _FINE if all(bar.met for bar in found) else _FOUND
+
+
+def newest(experiment: str) -> Path | None:
+    """The folder of its newest sitting in bench/out, if there is one."""
+    return max((path for path in (OUT / experiment).glob("2*Z") if path.is_dir()), default=None)
 
 
 def _report(options: argparse.Namespace) -> int:

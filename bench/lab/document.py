@@ -150,6 +150,11 @@ class Tail(msgspec.Struct, frozen=True):
             return f"{self.failed:,} requests were not confirmed"
         return ""
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether it is void because of the service, which did not take, or not confirm, what was offered."""
+        return bool(self.void) and not self.fell_behind
+
 
 class Holding(msgspec.Struct, frozen=True):
     """What the broker says of itself after the peak, before consumers that were frozen go on."""

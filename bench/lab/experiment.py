@@ -107,11 +107,16 @@ def rows_of(series: str, setup: Mapping[str, object], workload: Mapping[str, obj
         workloads = [msgspec.convert(one, Workload) for one in _combinations(workload)]
     except msgspec.ValidationError as exc:
         raise BadExperiment(f"series {series}: {exc}") from exc
-    for pair in (pair for one in setups for pair in one.settings.split() if pair.partition("=")[0] not in SETTINGS):
+    for pair in (pair for one in setups for pair in one.settings.split() if not _is_setting(pair)):
         raise BadExperiment(f"series {series}: no setting {pair!r}; they are NAME=VALUE, with spaces between")
     for system in (one.system for one in setups if one.system not in {FANRATE, *PEERS}):
         raise BadExperiment(f"series {series}: no system {system!r}; there are {', '.join([FANRATE, *PEERS])}")
     return list(dict.fromkeys(Row(series, one, other) for one in setups for other in workloads))
+
+
+def _is_setting(pair: str) -> bool:
+    name, equals, _ = pair.partition("=")
+    return bool(equals) and name in SETTINGS
 
 
 def _combinations(axes: Mapping[str, object]) -> Iterator[dict[str, object]]:

@@ -13,13 +13,13 @@ import psutil
 import uvloop
 
 from bench.lab import experiment
-from bench.lab.commands import Draw, drawing
+from bench.lab.commands import Draw, drawing, newest
 from bench.lab.experiment import BadExperiment, Experiment
 from bench.lab.sitting import Sitting
 from bench.progress import only_warnings
 from bench.runs import OUT
 from core.commands import Subcommand
-from stack.programs import find
+from stack.programs import MISSING_PROGRAM, find
 
 REPORT: Final = OUT / "report.html"
 FINE: Final = 0
@@ -134,19 +134,31 @@ def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int
             uvloop.run(sitting.hold())
     finally:
         _report([sitting.out for sitting in sittings], draw)
-    failed = [run for sitting in sittings for run in sitting.runs if run.outcome == "failed"]
-    return FOUND if failed else FINE
+    return _exit_code(sittings)
+
+
+def _exit_code(sittings: Sequence[Sitting]) -> int:
+    """Nothing was measured, by now or before, is no success either."""
+    outcomes = {run.outcome for sitting in sittings for run in sitting.runs}
+    measured = "measured" in outcomes or any(
+        run.outcome == "measured" for each in sittings for run in each.done.values()
+    )
+    if "failed" in outcomes or (outcomes and not measured and outcomes != {"skipped"}):
+        return FOUND
+    if outcomes and not measured:
+        _say("nothing was measured: all rows were skipped")
+        return MISSING_PROGRAM
+    return FINE
 
 
 def _folder(name: str, options: argparse.Namespace, *, many: bool) -> Path:
     if options.out is not None:
         out: Path = options.out
         return out / name if many else out
-    shelf = OUT / name
-    old = sorted(path for path in shelf.glob("2*Z") if path.is_dir())
+    old = newest(name)
     if (options.resume or options.again) and old:
-        return old[-1]
-    return shelf / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        return old
+    return OUT / name / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _report(folders: Sequence[Path], draw: Draw) -> None:

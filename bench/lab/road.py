@@ -88,10 +88,17 @@ class Road:
                 await self._tail(offered)
             self._remember_memory()
             self.found.ledger = _books(await self._stage.settle())
+        except Exception as exc:  # and no CancelledError: Ctrl-C ends the sitting, whoever has died
+            self._name_the_dead(exc)
+            raise
+        else:
+            self._name_the_dead()
         finally:
             self.found.commands |= dict.fromkeys(self._stage.commands)
-            if dead := self._stage.dead:
-                raise PartDied(dead)
+
+    def _name_the_dead(self, consequence: Exception | None = None) -> None:
+        if dead := self._stage.dead:
+            raise PartDied(dead) from consequence
 
     async def _warm_up(self) -> None:
         """Loads until two in a row agree; their rates are in the books, and in nothing else."""

@@ -10,7 +10,7 @@ from typing import Final, get_args
 
 from bench.lab import document
 from bench.lab.document import FANRATE, Outcome, Run, Setup, Tail, Workload
-from bench.lab.figures import Figure, tail_at
+from bench.lab.figures import Figure, tail_at, told_share
 from bench.runs import SCENE
 from core.errors import FanrateError
 from core.settings import Dispatch
@@ -84,7 +84,9 @@ class Row:
         return counted
 
     def spread(self, figure: Figure) -> Spread | None:
-        """Over the measured turns that have it."""
+        """Over the measured turns that have it; None too where it is of a load that the service did not take."""
+        if figure.scheduled and told_share(self.workload) in self.overloaded():
+            return None
         return _spread(figure.of(run) for run in self.measured)
 
     def cpu_us(self) -> dict[str, Spread]:
@@ -96,21 +98,32 @@ class Row:
         return _by_role([run.memory_peak_bytes for run in self.measured])
 
     def offered(self) -> list[float]:
-        """The loads on a schedule of which at least one turn counts, ascending."""
-        shares = {tail.offered for run in self.measured for tail in run.tails if not tail.void}
-        return sorted(shares)
+        """The loads on a schedule of which a latency can be told, ascending: at least one turn counts, and the service
+        took them in more than half of its turns."""
+        return sorted({tail.offered for tail in self._tails() if not tail.void}.difference(self.overloaded()))
+
+    def overloaded(self) -> list[float]:
+        """The loads on a schedule that the service did not take in half of its turns or more, ascending. Latencies of
+        the other turns would be those of its better moments."""
+        turns: dict[float, list[bool]] = {}
+        for tail in self._tails():
+            turns.setdefault(tail.offered, []).append(tail.overloaded)
+        return sorted(share for share, told in turns.items() if 2 * sum(told) >= len(told))
 
     def void_loads(self) -> dict[float, list[Tail]]:
         """The loads on a schedule that say nothing in some turn, ascending, with what those turns had."""
         found: dict[float, list[Tail]] = {}
-        for tail in sorted((tail for run in self.measured for tail in run.tails if tail.void), key=_offered):
+        for tail in sorted((tail for tail in self._tails() if tail.void), key=_offered):
             found.setdefault(tail.offered, []).append(tail)
         return found
 
+    def counting(self, offered: float) -> int:
+        """The turns from which a latency of that load is taken."""
+        return sum(tail.offered == offered and not tail.void for tail in self._tails())
+
     def scheduled_per_s(self, offered: float) -> float:
-        """Requests that one offered load was, the median over turns; 0 without any."""
-        found = [tail.scheduled_per_s for run in self.measured if (tail := tail_at(run, offered))]
-        return median(found or [0.0])
+        """Requests that one offered load was, the median over all turns, void ones too; 0 without any."""
+        return median([tail.scheduled_per_s for tail in self._tails() if tail.offered == offered] or [0.0])
 
     def latency_ms(self, offered: float, percentile: str) -> Spread | None:
         """Over the measured turns, at one offered load."""
@@ -121,6 +134,9 @@ class Row:
         """Over the measured turns, at one offered load."""
         tails = [tail_at(run, offered) for run in self.measured]
         return _spread(tail.freshness_ms.get(percentile) for tail in tails if tail)
+
+    def _tails(self) -> list[Tail]:
+        return [tail for run in self.measured for tail in run.tails]
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:

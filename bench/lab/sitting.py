@@ -10,6 +10,7 @@ import hashlib
 import re
 import secrets
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,6 +45,9 @@ MOST_FAILED: Final = 0.01
 """The share of requests without a confirm beyond which a peak is void."""
 MOST_LETTERS: Final = 120
 """Of a file's name, before what makes it one row's."""
+LEAST_FREE_BYTES: Final = 256 * 2**20
+"""On the disk of the sitting, where the servers of a run keep their data too. With less they refuse, lose or stop, and
+a run is one of the disk."""
 _HINDRANCES: Final = (MissingProgram, NotBuilt, SettingsError)
 
 
@@ -52,7 +56,7 @@ class FolderTaken(FanrateError):
 
 
 class CannotWrite(FanrateError):
-    """A run's file cannot be written, as with a full disk."""
+    """A run's file cannot be written, or what its servers store could not, as with a full disk."""
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class Sitting:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             paths = sorted(self.out.glob("*.json"))
+            self._sweep()
         except OSError as exc:
             raise CannotWrite(f"{self.out}: {exc.strerror}") from exc
         if paths and not resume:
@@ -114,13 +119,19 @@ class Sitting:
     def path_of(self, turn: Turn) -> Path:
         return self.out / f"{file_name(turn.row, turn.number)}.json"
 
+    def _sweep(self) -> None:
+        """Remove the servers' data of a run that was killed."""
+        for left in self.out.glob(f"{SCENE}*/"):
+            shutil.rmtree(left, ignore_errors=True)
+
     async def hold(self) -> list[Run]:
-        """All runs that were made now; raises CannotWrite."""
+        """All runs that were made now; raises CannotWrite, also when the disk is nearly full."""
         left = self.left
         start = time.monotonic()
         for place, turn, left_s in with_time_left(left, lambda turn: turn.lasts_s):
             where = f"{place} of {len(left)}, about {left_s / 60:.0f} min left"
             what = f"turn {turn.number}, {describe(turn.row)}"
+            self._check_room()
             await self._take(turn, partial(self._say, start, f"{where}, {what}"))
         return self.runs
 
@@ -143,7 +154,14 @@ class Sitting:
             outcome, reason = _judged(found)
         if reason:
             say(f"{outcome}: {reason}")
+            self._check_room()
         self._write(turn, found, outcome, reason)
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self.out).free
+        if free < LEAST_FREE_BYTES:
+            said = f"{free / 2**20:.0f} MiB free on its disk, less than {LEAST_FREE_BYTES / 2**20:.0f}"
+            raise CannotWrite(f"{self.out}: {said}; the runs before are there, --resume goes on")
 
     async def _measure(self, row: Row, options: Options, found: Found) -> None:
         check(row)

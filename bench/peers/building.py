@@ -84,6 +84,7 @@ class Recipe:
         build = f"{remedy('make peers', 'python -m bench.peers')} ({self.lasts})"
         if os.path.exists(self.log):
             raise NotBuilt(f"{self.name} could not be built, its log {self.log} ends: {_tail(self.log, 1)}", build)
+        self.check_tools()
         raise NotBuilt(f"{self.name} is not built", build)
 
     def check_tools(self) -> None:

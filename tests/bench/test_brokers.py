@@ -86,6 +86,7 @@ def test_the_whole_is_planned_to_end_in_time(options: Options, most_min: float) 
         ("post", {NATS: 1.05, RABBIT_QUORUM: 1.12, KAFKA: 1.20, REDIS: 1.15}),
         ("hot", {NATS: 0.55, RABBIT_QUORUM: 0.6, KAFKA: 0.6, REDIS: 0.6}),
         ("hot p99", dict.fromkeys((NATS, RABBIT_QUORUM, KAFKA, REDIS), 1.0)),
+        ("heads", {NATS: 0.85}),
         ("handed over", {NATS: 1.05}),
         ("idle", {NATS: 12.0}),
         ("group", {NATS: 1.8, RABBIT_QUORUM: 3.5, RABBIT_CLASSIC: 3.4, KAFKA: 1.25}),
@@ -221,11 +222,13 @@ def test_a_run_of_the_hot_route(tmp_path: Path) -> None:
     """Whether the bars are met on a busy machine is not asked for here."""
     needs("redis-server", "nats-server", "wrk")
     _, rows = _quick_run(tmp_path, sorted(ALONE))
-    assert len(rows) == 4
-    hot, _, handed_over, idle = (row["turns"][0] for row in rows)
+    assert len(rows) == 5
+    hot, _, heads, handed_over, idle = (row["turns"][0] for row in rows)
     assert hot["sample"].keys() == {"aiohttp", "hot"}
     assert [len(loads) for loads in hot["sample"].values()] == [2, 2]
     assert 0 < hot["value"] < 1
+    assert 0 < heads["value"] < 2
+    assert {name: len(each) for name, each in heads["sample"]["cpu_us_per_rate"].items()} == {"aiohttp": 2, "hot": 2}
     reads = handed_over["sample"]["cpu_us_per_read"]
     assert {name: len(each) for name, each in reads.items()} == {"aiohttp": 4, "handed over": 4}
     assert 0 < idle["value"] < 100

@@ -32,3 +32,4 @@ def test_the_verdict(cpu_s: float, unsent: int, met: bool, told: str) -> None:
     carried = Carried(OpenLoopReport(), paced)
     assert carried.met is met
     assert told in generator.lines(carried)[-1]
+    assert generator.told(carried)["met"] is met

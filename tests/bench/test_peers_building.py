@@ -181,7 +181,7 @@ def test_nothing_that_could_be_built(tmp_path: Path) -> None:
         "go cannot be built without go; to get it: Go 1.26 or newer, from go.dev/dl or your system's packages",
         "mq-bridge cannot be built without cargo; to get it: Rust 1.94 or newer, from rustup.rs",
     ]
-    assert [line.partition(" is not built;")[0] for line in done.stdout.splitlines()] == [
+    assert [line.partition(" cannot be built without")[0] for line in done.stdout.splitlines()] == [
         *("go: go", "mq-bridge-1x128: mq-bridge", "mq-bridge-128x1: mq-bridge")
     ]
 

@@ -8,7 +8,7 @@ from typing import Final
 from bench.lab.document import Machine, Run
 from bench.lab.report.text import SPACE, listed, number, percent, plural
 from bench.lab.report.words import share_told
-from bench.lab.rows import Row
+from bench.lab.rows import Row, build_of
 
 _PEAKS: Final = (
     "Peaks are closed loops: each connection sends when it was answered, and no latency is taken from them. CPU time "
@@ -76,7 +76,7 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Name and value, for a list at the side."""
     first, last = (pick(run.at for run in runs) for pick in (min, max))
     days = f"{first:%Y-%m-%d}" if first.date() == last.date() else f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
-    told = [("measured", f"{days} UTC"), ("Fanrate", ", ".join(sorted({run.fanrate for run in runs})))]
+    told = [("measured", f"{days} UTC"), ("Fanrate", ", ".join(sorted({build_of(run) for run in runs})))]
     told += [("machine", _machine(machine)) for machine in _several(run.machine for run in runs)]
     versions: dict[str, set[str]] = {}
     for run in runs:

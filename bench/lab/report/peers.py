@@ -20,11 +20,11 @@ _SETTING: Final = re.compile(r"-\d+x\d+$")
 
 def against_fanrate(rows: Iterable[Row]) -> dict[Key, float]:
     """How many times as many rates/s Fanrate confirms as each other system, on the same broker under the same load."""
-    own = _counterparts(rows)
+    own = counterparts(rows)
     return {row.key: _rps(own[row.key]) / _rps(row) for row in rows if row.key in own and _rps(row) > 0}
 
 
-def _counterparts(rows: Iterable[Row]) -> dict[Key, Row]:
+def counterparts(rows: Iterable[Row]) -> dict[Key, Row]:
     """Of each other system's row the one of Fanrate that is set up the same; where Fanrate has a single row on the same
     broker under the same load it is that one, for peers are set up in their own ways."""
     measured = [row for row in rows if row.spread(RPS)]
@@ -78,7 +78,7 @@ def _rps(row: Row) -> float:
 def sentences(rows: Sequence[Row]) -> list[str]:
     """How many times as many rates/s Fanrate confirms as each of the others; of a program with several settings the
     better one counts."""
-    ratios, own = against_fanrate(rows), _counterparts(rows)
+    ratios, own = against_fanrate(rows), counterparts(rows)
     if not ratios:
         return []
     shared = noise.pool([list(spread.values) for row in rows if (spread := row.spread(RPS))])

@@ -29,7 +29,6 @@ _WINNERS: Final = {
     FRESHNESS.name: "has rates visible soonest at the 99th percentile",
     MEMORY.name: "holds the least memory",
 }
-_ON_A_SCHEDULE: Final = (LATENCY["p99"], FRESHNESS)
 _SETUP: Final = ("dispatch", "balancer", "replicas", "processes", "settings")
 """What may be chosen once a broker and a durability are."""
 
@@ -112,7 +111,7 @@ class Ranking:
     def _per_s(self, row: Row) -> float:
         """Requests that it was offered; 0 where the figure is of no schedule."""
         share = told_share(row.workload)
-        if self.figure not in _ON_A_SCHEDULE or share is None:
+        if not self.figure.scheduled or share is None:
             return 0.0
         return row.scheduled_per_s(share)
 

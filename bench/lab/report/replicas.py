@@ -21,7 +21,7 @@ from bench.lab.rows import Row
 def replicas(rows: Sequence[Row]) -> list[str]:
     """What further replicas on the same machine do, of the set-ups that were measured with one and with several."""
     told: dict[tuple[str, str, str], list[str]] = {}
-    pairs = _grown(rows)
+    pairs = grown(rows)
     for text, figure in _REPLICAS.items():
         shared = shared_noise(rows, figure)
         for few, many in pairs:
@@ -59,7 +59,7 @@ def _name(many: Row, pairs: Sequence[tuple[Row, Row]]) -> str:
     return BROKER_NAMES[broker] + (f" ({label(many, axes)})" if axes else "")
 
 
-def _grown(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
+def grown(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
     """Of each set-up with DISPATCH=group that with fewest replicas, and the same with most."""
     rest = drop(AXES, "replicas", "balancer")
     found: dict[object, list[Row]] = {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from bench.lab import speed
 from bench.lab.axes import drop, label
 from bench.lab.document import Run
+from bench.lab.figures import OWN
 from bench.lab.report import method, words
 from bench.lab.report.peers import sentences
 from bench.lab.report.plots import numbered, plots
@@ -16,9 +18,12 @@ from bench.lab.report.replicas import replicas
 from bench.lab.report.svg import Plot
 from bench.lab.report.tables import Table, heading, tables, troubles
 from bench.lab.report.text import listed, percent, plural
-from bench.lab.report.words import Answer
+from bench.lab.report.words import Answer, alike
 from bench.lab.report.worth import worth
 from bench.lab.rows import Row, rows
+
+_BUSY: Final = 0.95
+"""Share of its thread's time from which wrk counts as the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,12 @@ def _section(name: str, experiment: str, series: str, found: Sequence[Row]) -> S
     elif not any(row.offered() for row in found):
         said.append("Latency was not measured here.")
     said += _overloaded(found)
-    return Section(name, title[0].upper() + title[1:], said, plots(found, name), tables(found), troubles(found))
+    said += _generator_busy(found)
+    drawn = plots(found, name)
+    if not drawn and any(row.measured for row in found):
+        said.append(f"{plural(len(found), 'row')} are too many for plots.")
+    said.append(alike(found))
+    return Section(name, title[0].upper() + title[1:], said, drawn, tables(found), troubles(found))
 
 
 def _overloaded(found: Sequence[Row]) -> list[str]:
@@ -87,10 +97,23 @@ def _overloaded(found: Sequence[Row]) -> list[str]:
     told = [
         f"{label(row, axes)} {listed([percent(share) for share in shares])}"
         for row in found
-        if (shares := [share for share, tails in row.void_loads().items() if any(tail.unsent for tail in tails)])
+        if (shares := row.overloaded())
     ]
-    head = "More was offered than it takes, so no latency is told, at so much of the peak"
+    head = "Not all that was offered was confirmed, so no latency is told, at so much of the peak"
     return [f"{head}: {listed(told)}."] if told else []
+
+
+def _generator_busy(found: Sequence[Row]) -> list[str]:
+    """Where the load itself may have been the limit of a peak: wrk has one thread for each address."""
+    axes = heading(found)
+    told = [label(row, axes) for row in found if any(map(_busy, row.measured))]
+    return [f"wrk was as busy as it can be under {listed(told)}, so these may take more."] if told else []
+
+
+def _busy(run: Run) -> bool:
+    threads = run.setup.replicas if run.setup.balancer == "none" else 1
+    peak = run.peak
+    return peak is not None and peak.cpu_us_per_rate.get(OWN, 0.0) * peak.rates_per_s / 1e6 > _BUSY * threads
 
 
 def _to_choose_from(series: Sequence[Sequence[Row]]) -> Sequence[Row]:

@@ -143,6 +143,7 @@ def _latencies(rows: Sequence[Row], heads: Sequence[Axis]) -> Table | None:
     columns += [Column("visible, p50", "ms"), Column("visible, p99", "ms")] if fresh else []
     failing = any(_failed(row, share) for row in rows for share in row.offered())
     columns += [Column("not confirmed", "requests")] if failing else []
+    columns.append(Column("turns"))
     told, emphasized = [], []
     for row in rows:
         for share in row.offered():
@@ -151,6 +152,7 @@ def _latencies(rows: Sequence[Row], heads: Sequence[Axis]) -> Table | None:
             cells.append(within(at["p99"]))
             cells += [middle(row.freshness_ms(share, name)) for name in ("p50", "p99")] if fresh else []
             cells += [number(_failed(row, share))] if failing else []
+            cells.append(grouped(row.counting(share)))
             told.append([*_head(row, heads), *cells])
             emphasized.append(row.setup.system == FANRATE)
     if not told:

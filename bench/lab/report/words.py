@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.lab.axes import BROKER_NAMES, Axis, drop, label, varying
+from bench.lab.axes import BROKER_NAMES, Axis, drop, label, same, varying
 from bench.lab.figures import COST, FRESHNESS, LATENCY, MEMORY, RPS, Figure, told_share
 from bench.lab.noise import Noise
 from bench.lab.report.ranking import Contest, Ranking, contests, rank, shared_noise
@@ -120,6 +120,33 @@ def _best(ranking: Ranking) -> str:
     if len(ranking.best) == len(ranking.rows):
         return "no difference beyond noise"
     return listed(ranking.best) + (" are equal" if len(ranking.best) > 1 else "")
+
+
+def alike(rows: Sequence[Row]) -> str:
+    """What is the same for all rows of a section: the tables name only what differs."""
+    told = [text for axis in same(rows) if (text := _constant(axis, axis.of(rows[0])))]
+    return f"{'In all rows' if len(rows) > 1 else 'The row'}: {', '.join(told)}."
+
+
+def _constant(axis: Axis, value: object) -> str:
+    """Empty for what goes without saying."""
+    match axis.name, value:
+        case ("series" | "machine" | "build", _) | ("settings", "") | ("offered", ()) | ("arrivals", "even"):
+            return ""
+        case "balancer", "none":
+            return "no balancer"
+        case (("durability" | "dispatch"), _):
+            return f"{axis.name} {value}"
+        case "seconds", _:
+            return f"loads of {axis.tell(value)}"
+        case "offered", _:
+            return f"{axis.tell(value)} of the peak"
+        case "consumers", "running":
+            return "rates counted under load"
+        case "consumers", _:
+            return "consumers standing still under load and counting afterwards"
+        case _:
+            return axis.tell(value)
 
 
 def share_told(rows: Iterable[Row]) -> str:

@@ -45,6 +45,7 @@ def test_every_list_is_an_axis_and_the_offered_loads_are_none() -> None:
         ({"broker": "nats", "replica": 1}, {}, "replica"),
         ({"replicas": 1}, {}, "broker"),
         ({"broker": "nats", "settings": "MAX_IN_FLIGHTS=1"}, {}, "MAX_IN_FLIGHTS"),
+        ({"broker": "nats", "settings": "MAX_IN_FLIGHT"}, {}, "NAME=VALUE"),
         ({"broker": "nats", "system": "faster"}, {}, "faster"),
         ({"broker": "nats"}, {"offered": [0.5, 3]}, "offered"),
         ({"broker": "nats"}, {"seconds": 0}, "seconds"),

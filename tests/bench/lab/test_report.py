@@ -15,7 +15,8 @@ from bench import commands as command
 from bench.lab.document import Run, Setup, Workload
 from bench.lab.report import markdown, page, palette
 from bench.lab.report.plots import numbered
-from bench.lab.report.sections import Report, report
+from bench.lab.report.sections import Report, Section, report
+from bench.lab.report.tables import Table
 from tests.bench.lab.documents import Maker, brokers, matrix, peers, scale, without_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -197,10 +198,63 @@ def test_void_loads_are_told_with_their_reason_and_failures_below_the_bound_besi
             f"at 120\N{NO-BREAK SPACE}% of the peak: {overload}",
         ],
     ]
-    assert any("More was offered than it takes" in text and "NATS JetStream 120" in text for text in section.words)
-    (latencies,) = (table for table in section.tables if table.caption == "Latency on a schedule")
-    assert latencies.columns[-1].title == "not confirmed"
-    assert [row[-1] for row in latencies.rows] == ["6", "0"]
+    percents = "80\N{NO-BREAK SPACE}% and 120\N{NO-BREAK SPACE}%"
+    assert any(
+        f"so no latency is told, at so much of the peak: NATS JetStream {percents}." in text for text in section.words
+    )
+    latencies = _latencies(section)
+    assert [column.title for column in latencies.columns][-2:] == ["not confirmed", "turns"]
+    assert [row[-2:] for row in latencies.rows] == [["6", "2"], ["0", "2"]]
+
+
+@pytest.mark.parametrize(("overloaded", "counting"), [(1, "2"), (2, None)])
+def test_a_load_that_was_too_much_in_most_turns_is_not_told_by_the_others(
+    overloaded: int, counting: str | None
+) -> None:
+    made = Maker(1).rows("x", "x", [(Setup(broker="nats"), Workload(offered=(0.5, 1.0)))], 3).made
+    spoilt = [_with_tails(run, {1.0: {"unsent": 9}}) for run in made[:overloaded]]
+    section = report([*spoilt, *made[overloaded:]]).sections[0]
+    told = {row[1]: row[-1] for row in _latencies(section).rows}
+    full = "100\N{NO-BREAK SPACE}%"
+    assert told.get(full) == counting
+    assert any(f"NATS JetStream {full}" in text for text in section.words) is (counting is None)
+    assert section.troubles is not None
+
+
+def _latencies(section: Section) -> Table:
+    (table,) = (table for table in section.tables if table.caption == "Latency on a schedule")
+    return table
+
+
+def test_what_all_rows_have_in_common_is_told_once() -> None:
+    setups = [Setup(broker=name, settings="HOT_ROUTE=false", balancer="nginx-tuned") for name in ("nats", "kafka")]
+    work = Workload(connections=256, seconds=6, consumers="frozen")
+    made = Maker(1).rows("x", "x", [(setup, work) for setup in setups], 2).made
+    (said,) = (text for text in report(made).sections[0].words if text.startswith("In all rows"))
+    for each in ("Fanrate", "durability confirmed", "balancer nginx-tuned", "HOT_ROUTE=false", "256 connections"):
+        assert each in said
+    assert "loads of 6" in said
+    assert "consumers standing still" in said
+    assert "Kafka" not in said
+
+
+def test_rows_that_are_too_many_for_plots_are_said_to_be() -> None:
+    setups = [Setup(broker="nats", replicas=n, processes=m) for n in range(1, 8) for m in range(1, 8)]
+    made = Maker(1).rows("x", "x", [(setup, Workload()) for setup in setups], 1).made
+    section = report(made).sections[0]
+    assert not section.plots
+    assert "49 rows are too many for plots." in section.words
+
+
+def test_a_peak_under_which_wrk_had_no_time_left_is_named() -> None:
+    run = Maker(1).run("x", "x", Setup(broker="nats"), Workload())
+    assert run.peak is not None
+    spent = {**run.peak.cpu_us_per_rate, "load": 0.97e6 / run.peak.rates_per_s}
+    busy = msgspec.structs.replace(run, peak=msgspec.structs.replace(run.peak, cpu_us_per_rate=spent))
+    assert not [text for text in report([run]).sections[0].words if "wrk" in text]
+    assert (
+        "wrk was as busy as it can be under NATS JetStream, so these may take more." in report([busy]).sections[0].words
+    )
 
 
 def _with_tails(run: Run, spoilt: dict[float, dict[str, int]]) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from bench.lab.order import Turn
 from bench.lab.sitting import CannotWrite, FolderTaken, Sitting
 from bench.lab.stage import FanrateStage
 from bench.peers import PEERS
+from bench.runs import SCENE
 from stack.programs import MissingProgram
 from tests.bench.lab.documents import LOUD
 from tests.servers import needs
@@ -188,7 +190,10 @@ async def test_a_system_whose_toolchain_is_missing_is_skipped_with_the_way_to_ge
     runs = await sitting(tmp_path / "runs", setup, {**SHORT, "offered": []}).hold()
     skipped, run = sorted(runs, key=lambda run: run.setup.system, reverse=True)
     assert (skipped.outcome, run.outcome) == ("skipped", "measured"), run.reason
-    assert "go is not built; to get it: make peers" in skipped.reason
+    if shutil.which("go") is None:
+        assert "go cannot be built without go; to get it:" in skipped.reason
+    else:
+        assert "go is not built; to get it: make peers" in skipped.reason
 
 
 @pytest.mark.parametrize(
@@ -225,6 +230,57 @@ async def test_a_folder_that_takes_no_more_ends_it_by_name(tmp_path: Path) -> No
     with pytest.raises(CannotWrite, match="No space left on device"):
         await made.hold()
     assert not _documents(tmp_path)
+
+
+async def test_a_disk_without_room_for_the_servers_ends_it_before_a_run_is_spoilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sitting(tmp_path, {"broker": "nats"}, {**SHORT, "offered": []})
+    monkeypatch.setattr(bench.lab.sitting, "LEAST_FREE_BYTES", 2**60)
+    with pytest.raises(CannotWrite, match=r"MiB free on its disk.*--resume goes on"):
+        await made.hold()
+    assert not os.listdir(tmp_path)
+
+
+async def test_what_a_killed_run_left_is_removed_when_it_is_resumed(tmp_path: Path) -> None:
+    left = tmp_path / f"{SCENE}abc" / "data"
+    left.mkdir(parents=True)
+    (left / "log").write_text("x")
+    sitting(tmp_path, {"broker": "nats"})
+    assert not os.listdir(tmp_path)
+
+
+async def test_ctrl_c_ends_it_also_when_a_server_has_died(tmp_path: Path) -> None:
+    """NATS is killed under load; the run waits for what it had to be counted, and is interrupted."""
+    made = sitting(tmp_path, {"broker": "nats", "replicas": [1, 2]}, {**SHORT, "offered": []})
+    seen: list[str] = []
+
+    def kill(line: str) -> None:
+        seen.append(line)
+        if "full load" in line:
+            loop = asyncio.get_running_loop()
+            (nats,) = (each for each in psutil.Process().children(recursive=True) if each.name() == "nats-server")
+            loop.call_later(0.4, nats.kill)
+            loop.call_later(2.0, holding.cancel)
+
+    made.say = kill
+    holding = asyncio.create_task(made.hold())
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    assert sum("full load" in line for line in seen) == 1
+    assert not _documents(tmp_path)
+
+
+def test_nothing_measured_is_no_success(tmp_path: Path) -> None:
+    """A peer that was built nowhere."""
+    command = [*(sys.executable, "-m", "bench", "matrix", "--systems", "go", "--offered", "none", "--repeat", "1")]
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "runs")], capture_output=True, text=True, timeout=60, check=False, env=env
+    )
+    assert done.returncode == 3, done.stderr
+    assert "all rows were skipped" in done.stderr
+    assert (tmp_path / "runs" / "report.html").exists()
 
 
 @pytest.mark.timeout(300)
