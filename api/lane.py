@@ -1,9 +1,10 @@
 """The lane: group commit on one destination.
 
-A rate does not publish by itself. It joins the open batch, with a waiter of its own to be told by. While fewer than
-`max_in_flight` of the lane's publishes are unconfirmed, the open batch leaves at the end of the current turn of the
-event loop; at that limit it grows, and leaves when a confirm arrives. No timer and no linger: an idle lane adds no
-latency, a busy one makes batches by itself.
+A rate does not publish by itself. It joins the open batch, with a waiter of its own to be told by. While none of the
+lane's publishes is unconfirmed, the open batch leaves at the end of the current turn of the event loop; at
+`max_in_flight` of them it grows, and leaves when a confirm arrives. In between it leaves once it holds as many rates as
+are under way: a small batch costs as much as a large one. No timer and no linger: an idle lane adds no latency, a busy
+one makes batches by itself.
 
 A batch, once left, is sent again under the same identity until the broker confirms it, whatever became of the requests
 in it. That is safe because the store counts an identity once, and needed because a request that was told "it may or
@@ -39,6 +40,8 @@ PRODUCER_LIFETIME_S = 3600.0
 SHORT_LIFETIME_S = 5.0
 """The same on an at-most-once broker: what was sent and lost turns abandoned when its producer's lease ends."""
 LONGEST_PUBLISH_TIMEOUT_S = 60.0
+SLOW_S = 0.005
+"""Behind a publish that is under way for longer, a batch does not wait until it holds as many rates."""
 
 
 class Waiter(Protocol):
@@ -123,8 +126,17 @@ class Lane:
     lane clears it when a publish failed in a way that may mean that the topic is gone."""
 
     def __init__(
-        self, broker: Broker, topic: str, shard: int, settings: Publishing, max_rates: int, tasks: Tasks
+        self,
+        broker: Broker,
+        topic: str,
+        shard: int,
+        settings: Publishing,
+        max_rates: int,
+        tasks: Tasks,
+        *,
+        at_once: bool = False,
     ) -> None:
+        """With `at_once` no batch waits for more rates while there is room in flight."""
         self.topic = topic
         self.shard = shard
         self.ready = asyncio.Event()
@@ -139,6 +151,7 @@ class Lane:
         self._broker = broker
         self._settings = settings
         self._max_rates = max_rates
+        self._at_once = at_once
         self._loop = asyncio.get_running_loop()
         self._producer = Producer(born=self._loop.time())
         self._former: list[Producer] = []
@@ -175,7 +188,7 @@ class Lane:
         group.producer.opened += len(rates)
         self.unconfirmed += len(rates)
         group.waiters.append((self._loop.time(), waiter))
-        if not self._leaving and self._in_flight < self._settings.max_in_flight:
+        if not self._leaving and self._may_leave():
             self._leaving = True
             self._loop.call_soon(self._leave)
 
@@ -263,7 +276,7 @@ class Lane:
     def _leave(self) -> None:
         """Send what waits while there is room in flight, oldest first."""
         self._leaving = False
-        while self._in_flight < self._settings.max_in_flight and (self._waiting or self._open is not None):
+        while (self._waiting or self._open is not None) and self._may_leave():
             if self._settings.min_interval_s and self._spaced():
                 return
             if self._waiting:
@@ -272,15 +285,25 @@ class Lane:
                 assert self._open is not None
                 group, self._open = self._open, None
             self._in_flight += 1
+            self._last_left = self._loop.time()
             self._left[id(group)] = group
             self._tasks.spawn("lane_publish", self._deliver(group))
 
+    def _may_leave(self) -> bool:
+        """Whether the oldest of what waits should leave now, and not with the next confirm."""
+        if not self._in_flight:
+            return True
+        if self._in_flight >= self._settings.max_in_flight:
+            return False
+        if self._waiting or self._open is None or self._at_once:
+            return True
+        under_way = self.unconfirmed - len(self._open.rates)
+        return len(self._open.rates) >= under_way or self._loop.time() - self._last_left > SLOW_S
+
     def _spaced(self) -> bool:
         """Whether to wait for MIN_INTERVAL_S, in which case it has been seen to."""
-        now = self._loop.time()
-        wait_s = self._last_left + self._settings.min_interval_s - now
+        wait_s = self._last_left + self._settings.min_interval_s - self._loop.time()
         if wait_s <= 0:
-            self._last_left = now
             return False
         self._leaving = True
         self._loop.call_later(wait_s, self._leave)

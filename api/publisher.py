@@ -44,9 +44,11 @@ class Publisher:
         max_rates: int,
         choose: Choose | None = None,
         answers_at_once: bool = False,
+        publishes_at_once: bool = False,
     ) -> None:
         """`topic` is one, or several among which `choose` chooses. With `answers_at_once` a request is told that it was
-        confirmed as soon as it is taken in. Raises SettingsError when the broker could not take the largest batch."""
+        confirmed as soon as it is taken in; with `publishes_at_once` no batch waits for more rates. Raises
+        SettingsError when the broker could not take the largest batch."""
         if settings.max_batch_bytes > broker.features.max_message_bytes:
             most = broker.features.max_message_bytes
             raise SettingsError(f"MAX_BATCH_BYTES {settings.max_batch_bytes} is above the broker's {most}")
@@ -59,7 +61,9 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         topics = [topic] if isinstance(topic, str) else topic
-        self._lanes = [Lane(broker, name, 0, settings, max_rates, self._tasks) for name in topics]
+        self._lanes = [
+            Lane(broker, name, 0, settings, max_rates, self._tasks, at_once=publishes_at_once) for name in topics
+        ]
         self._choose = choose
         self._answers_at_once = answers_at_once
         self._refused = 0

@@ -54,6 +54,7 @@ class ApiService:
             max_rates=settings.max_rates,
             choose=chooser(settings.topic_choice, len(topics)) if len(topics) > 1 else None,
             answers_at_once=self._inline is not None and settings.durability == "relaxed",
+            publishes_at_once=_works_on_rates(settings),
         )
         self._failed = first_failure(self._publisher, *([self._inline] if self._inline else []))
         counted = [self._inline.metrics] if self._inline else []
@@ -125,9 +126,13 @@ class ApiService:
         }
 
 
+def _works_on_rates(settings: Replica) -> bool:
+    return settings.dispatch == "inline" and settings.work_s > 0
+
+
 def _publishing(settings: Replica) -> Publishing:
     """Where the replica works on each rate itself, a batch must not wait for the work on another: each leaves at once,
     and MAX_UNCONFIRMED is the one bound."""
-    if settings.dispatch == "inline" and settings.work_s:
+    if _works_on_rates(settings):
         return settings.model_copy(update={"max_in_flight": settings.max_unconfirmed})
     return settings

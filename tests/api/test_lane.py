@@ -20,9 +20,9 @@ from tests.api.held import HeldBroker
 class Bench:
     """A lane on a held broker."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, at_once: bool = False, **settings: Any) -> None:
         self.broker = HeldBroker()
-        self.lane = Lane(self.broker, "rates", 0, Publishing(**settings), 100, Tasks())
+        self.lane = Lane(self.broker, "rates", 0, Publishing(**settings), 100, Tasks(), at_once=at_once)
 
     async def start(self) -> Bench:
         await self.broker.ensure("rates", ["counters"])
@@ -75,6 +75,71 @@ async def test_two_in_flight_then_the_open_batch_grows_until_a_confirm(bench: Be
     bench.broker.confirming.set()
     assert await asyncio.gather(*waiters) == [None] * 10
     assert bench.sizes == [1, 1, 8]
+
+
+async def test_a_batch_leaves_beside_another_once_it_is_as_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.lane, "SLOW_S", 60.0)
+    bench.broker.confirming.clear()
+    waiters = [bench.join(*range(10))]
+    await asyncio.sleep(0.001)
+    for rate in range(9):
+        waiters.append(bench.join(rate))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
+    assert bench.sizes == [10]
+    waiters += [bench.join(1), bench.join(2)]
+    await asyncio.sleep(0.001)
+    assert bench.sizes == [10, 11]
+    waiters.append(bench.join(3))
+    await asyncio.sleep(0.001)
+    assert bench.sizes == [10, 11]
+    bench.broker.confirming.set()
+    assert await asyncio.gather(*waiters) == [None] * 13
+    assert bench.sizes == [10, 11, 1]
+
+
+async def test_a_small_batch_leaves_with_the_confirm_of_a_large_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.lane, "SLOW_S", 60.0)
+    bench.broker.confirming.clear()
+    waiters = [bench.join(*range(10))]
+    await asyncio.sleep(0.001)
+    waiters.append(bench.join(1))
+    await asyncio.sleep(0.001)
+    assert bench.sizes == [10]
+    bench.broker.confirming.set()
+    assert await asyncio.gather(*waiters) == [None] * 2
+    assert bench.sizes == [10, 1]
+
+
+@pytest.mark.parametrize(("slow_s", "at_once"), [(0.0, False), (60.0, True)])
+async def test_nobody_waits_for_others_behind_a_slow_publish_or_where_it_is_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, slow_s: float, at_once: bool
+) -> None:
+    monkeypatch.setattr(api.lane, "SLOW_S", slow_s)
+    bench = await Bench(at_once=at_once).start()
+    bench.broker.confirming.clear()
+    waiters = [bench.join(*range(10))]
+    await asyncio.sleep(0.001)
+    waiters.append(bench.join(1))
+    await asyncio.sleep(0.001)
+    assert bench.sizes == [10, 1]
+    bench.broker.confirming.set()
+    assert await asyncio.gather(*waiters) == [None] * 2
+    await bench.close()
+
+
+async def test_a_full_batch_leaves_beside_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.lane, "SLOW_S", 60.0)
+    bench.broker.confirming.clear()
+    waiters = [bench.join(*range(100))]
+    await asyncio.sleep(0.001)
+    waiters += [bench.join(*range(60)), bench.join(*range(50))]
+    await asyncio.sleep(0.001)
+    assert bench.sizes == [100, 60]
+    bench.broker.confirming.set()
+    assert await asyncio.gather(*waiters) == [None] * 3
 
 
 async def test_sequences_and_totals(bench: Bench) -> None:
@@ -177,7 +242,7 @@ async def test_a_full_broker_that_then_refuses_for_good(bench: Bench) -> None:
 
 
 async def test_what_is_overdue_is_answered_once_and_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = await Bench(confirm_timeout_s=0.05, max_in_flight=64).start()
+    bench = await Bench(confirm_timeout_s=0.05, max_in_flight=64, at_once=True).start()
     bench.broker.confirming.clear()
     waiters = []
     for rate in range(50):
