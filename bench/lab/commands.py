@@ -82,7 +82,10 @@ def _bars(options: argparse.Namespace) -> int:
     if not found:
         print("no run of these is held to anything", file=sys.stderr)
         return _WRONG_USAGE
-    print("\n".join(map(str, found)))
+    width = max(len(bar.name) for bar in found)
+    for bar in found:
+        measured = f"{bar.measured} {bar.unit}".rstrip()
+        print(f"{bar.name:<{width}}  {bar.bound:>6}  {measured:>9}  {bar.outcome}")
     return _FINE if all(bar.met for bar in found) else _FOUND
 
 

@@ -261,7 +261,7 @@ async def test_the_servers_own_limit_of_a_message_holds() -> None:
 
 
 async def test_a_server_without_jetstream_is_unavailable() -> None:
-    server = server_with("jetstream: {store_dir: %s}")
+    server = server_with("")
     server.start()
     harness = Harness(NATS, server)
     try:
