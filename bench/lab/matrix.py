@@ -138,17 +138,17 @@ def _hold(experiments: Sequence[Experiment], options: argparse.Namespace) -> int
 
 
 def _exit_code(sittings: Sequence[Sitting]) -> int:
-    """Nothing was measured, by now or before, is no success either."""
-    outcomes = {run.outcome for sitting in sittings for run in sitting.runs}
-    measured = "measured" in outcomes or any(
-        run.outcome == "measured" for each in sittings for run in each.done.values()
-    )
-    if "failed" in outcomes or (outcomes and not measured and outcomes != {"skipped"}):
+    """That nothing was measured, by now or before, is no success either."""
+    made = {run.outcome for sitting in sittings for run in sitting.runs}
+    before = {run.outcome for sitting in sittings for run in sitting.done.values()}
+    if "failed" in made:
         return FOUND
-    if outcomes and not measured:
+    if not made or "measured" in made | before:
+        return FINE
+    if made == {"skipped"}:
         _say("nothing was measured: all rows were skipped")
         return MISSING_PROGRAM
-    return FINE
+    return FOUND
 
 
 def _folder(name: str, options: argparse.Namespace, *, many: bool) -> Path:

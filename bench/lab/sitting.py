@@ -81,11 +81,12 @@ class Sitting:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             paths = sorted(self.out.glob("*.json"))
-            self._sweep()
         except OSError as exc:
             raise CannotWrite(f"{self.out}: {exc.strerror}") from exc
         if paths and not resume:
             raise FolderTaken(f"{self.out} holds {len(paths)} runs: --resume goes on with them, --out names another")
+        if resume:
+            self._sweep()
         build = __version__, commit()
         for run in map(document.read, paths):
             self.id = run.sitting
@@ -120,7 +121,7 @@ class Sitting:
         return self.out / f"{file_name(turn.row, turn.number)}.json"
 
     def _sweep(self) -> None:
-        """Remove the servers' data of a run that was killed."""
+        """Remove the servers' data of a run that was killed; of one that goes on nobody resumes the sitting."""
         for left in self.out.glob(f"{SCENE}*/"):
             shutil.rmtree(left, ignore_errors=True)
 

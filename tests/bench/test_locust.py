@@ -9,6 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 
 from bench.client import Address
@@ -68,6 +69,40 @@ async def test_what_was_confirmed_was_counted(service: tuple[Process, str]) -> N
     assert int(lines[-2].split()[0]) > 20
     named = {" ".join(line[:80].split()) for line in lines}
     assert named > {"POST /rate", "POST /rate (key)", "GET /rates/{subject}", "GET /top"}
+
+
+async def test_the_page_tells_what_happens_and_ctrl_c_closes_the_books(service: tuple[Process, str]) -> None:
+    """As `make locust` starts it."""
+    _, url = service
+    page = f"http://{HOST}:{free_port()}"
+    where = ["--autostart", "--web-host", HOST, "--web-port", page.rpartition(":")[2]]
+    arguments = ["-f", "bench/locustfile.py", "--host", url, "--users", "3", "--spawn-rate", "3", *where]
+    locust = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "locust", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATIENCE_S": "1"},
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
+    async with aiohttp.ClientSession() as session, asyncio.timeout(START_S):
+        while "POST /rate" not in await _sent(session, page):
+            await asyncio.sleep(0.1)
+        async with session.get(page) as response:
+            assert "Locust" in await response.text()
+    locust.send_signal(signal.SIGINT)
+    code, lines = await ended(locust)
+    assert "LOSS 0 DUP 0" in lines
+    assert code == 0
+
+
+async def _sent(session: aiohttp.ClientSession, page: str) -> set[str]:
+    """The names of requests that the page counts."""
+    try:
+        async with session.get(f"{page}/stats/requests") as response:
+            told = await response.json()
+    except aiohttp.ClientError:
+        return set()
+    return {f"{each['method']} {each['name']}" for each in told["stats"] if each["num_requests"]}
 
 
 async def test_a_service_that_is_killed(service: tuple[Process, str]) -> None:

@@ -246,7 +246,9 @@ async def test_what_a_killed_run_left_is_removed_when_it_is_resumed(tmp_path: Pa
     left = tmp_path / f"{SCENE}abc" / "data"
     left.mkdir(parents=True)
     (left / "log").write_text("x")
-    sitting(tmp_path, {"broker": "nats"})
+    made = sitting(tmp_path, {"broker": "nats"})
+    assert os.listdir(tmp_path) == [left.parent.name]
+    made.open(resume=True)
     assert not os.listdir(tmp_path)
 
 
