@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Final
 
@@ -101,13 +102,20 @@ async def _take_heads(visit: Visit) -> list[Taken]:
 
 async def _browse(stage: Scene, target: Member, seconds: float) -> float:
     """CPU microseconds of `target` per confirmed rate."""
-    address, path = Address.of(target.url), stage.running.stack.directory / "browsers"
-    wrk.write_requests(path, (_browser(address, number) for number in range(_BROWSERS)))
-    before = accounts.read({"api": [target.pid]})
-    peak = await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=seconds)
-    used = accounts.cpu_used_s(before, accounts.read({"api": [target.pid]}))
+    address = Address.of(target.url)
+    peak, spent_us = await _load(stage, target, [_browser(address, number) for number in range(_BROWSERS)], seconds)
     stage.book(sent=peak.sent_rates, confirmed=peak.confirmed_rates)
-    return used["api"] / max(1, peak.confirmed_rates) * 1e6
+    return spent_us
+
+
+async def _load(stage: Scene, target: Member, requests: Sequence[bytes], seconds: float) -> tuple[wrk.Peak, float]:
+    """Full load of these, and the CPU microseconds of `target` per confirmed one."""
+    path = stage.running.stack.directory / "requests"
+    wrk.write_requests(path, requests)
+    before = accounts.read({"api": [target.pid]})
+    peak = await wrk.run_bytes(Address.of(target.url), path, connections=CONNECTIONS, seconds=seconds)
+    used = accounts.cpu_used_s(before, accounts.read({"api": [target.pid]}))
+    return peak, used["api"] / max(1, peak.confirmed) * 1e6
 
 
 def _browser(address: Address, number: int) -> bytes:
@@ -137,20 +145,17 @@ async def _take_read(visit: Visit) -> list[Taken]:
     spent_us: dict[str, list[float]] = {name: [] for name in both}
     for name in _IN_TURNS:
         options.say(f"GET /rates, {name}")
-        target = both[name]
-        before = accounts.read({"api": [target.pid]})
-        peak = await _read(stage, target, options.seconds)
-        used = accounts.cpu_used_s(before, accounts.read({"api": [target.pid]}))
-        spent_us[name].append(used["api"] / peak.confirmed * 1e6)
+        spent_us[name].append(await _read(stage, both[name], options.seconds))
     await plain.stop()
     ratio = fmean(spent_us["handed over"]) / fmean(spent_us["aiohttp"])
     return [Taken(_READ, ratio, {}, {"cpu_us_per_read": spent_us})]
 
 
-async def _read(stage: Scene, target: Member, seconds: float) -> wrk.Peak:
-    address, path = Address.of(target.url), stage.running.stack.directory / "reads"
-    wrk.write_requests(path, [f"GET /rates HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()])
-    return await wrk.run_bytes(address, path, connections=CONNECTIONS, seconds=seconds)
+async def _read(stage: Scene, target: Member, seconds: float) -> float:
+    """CPU microseconds of `target` per answer."""
+    request = f"GET /rates HTTP/1.1\r\nHost: {Address.of(target.url)}\r\n\r\n".encode()
+    _, spent_us = await _load(stage, target, [request], seconds)
+    return spent_us
 
 
 async def _take_idle(visit: Visit) -> list[Taken]:

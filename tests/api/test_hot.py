@@ -87,16 +87,13 @@ def _clocks(hot: Heard, plain: Heard) -> bool:
 
 def same_until_bad(one: Heard, other: Heard) -> bool:
     """Whether they are the same, at least up to where `one` says that it heard no HTTP."""
-    if one == other:
-        return True
-    *before, bad = one.answers or [(b"", (), b"")]
-    return b"bad-http" in bad[2] and tuple(before) == other.answers[: len(before)]
+    return one == other or same_until(b"bad-http", one, other)
 
 
-def same_until_stalled(one: Heard, other: Heard) -> bool:
-    """Whether they are the same up to where `one` waited in vain for the rest of a body."""
-    *before, late = one.answers or [(b"", (), b"")]
-    return b"body-stalled" in late[2] and tuple(before) == other.answers[: len(before)]
+def same_until(kind: bytes, one: Heard, other: Heard) -> bool:
+    """Whether `one` ends with a problem of that kind, and they are the same before it."""
+    *before, (_, _, last) = one.answers or [(b"", (), b"")]
+    return kind in last and tuple(before) == other.answers[: len(before)]
 
 
 def no_laxer(hot: Heard, plain: Heard) -> bool:
@@ -131,7 +128,7 @@ class Pair:
 
         def compare(hot: Heard, plain: Heard) -> bool:
             told.append(hot == plain)
-            return same_until_bad(hot, plain) or same_until_stalled(plain, hot)
+            return same_until_bad(hot, plain) or same_until(b"body-stalled", plain, hot)
 
         await surely(self.ways(requests, rng, pieces), compare)
         return told == [True]

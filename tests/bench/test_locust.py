@@ -40,7 +40,12 @@ async def service() -> AsyncIterator[tuple[Process, str]]:
 
 
 async def started(url: str, *options: str, **env: str) -> Process:
-    arguments = ["-f", "bench/locustfile.py", "--host", url, "--headless", "--only-summary", *options]
+    """Without its page."""
+    return await with_page(url, "--headless", "--only-summary", *options, **env)
+
+
+async def with_page(url: str, *options: str, **env: str) -> Process:
+    arguments = ["-f", "bench/locustfile.py", "--host", url, *options]
     return await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "locust", *arguments],
         cwd=ROOT,
@@ -76,20 +81,15 @@ async def test_the_page_tells_what_happens_and_ctrl_c_closes_the_books(service: 
     _, url = service
     page = f"http://{HOST}:{free_port()}"
     where = ["--autostart", "--web-host", HOST, "--web-port", page.rpartition(":")[2]]
-    arguments = ["-f", "bench/locustfile.py", "--host", url, "--users", "3", "--spawn-rate", "3", *where]
-    locust = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "locust", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PATIENCE_S": "1"},
-        stdout=PIPE,
-        stderr=STDOUT,
-    )
-    async with aiohttp.ClientSession() as session, asyncio.timeout(START_S):
-        while "POST /rate" not in await _sent(session, page):
-            await asyncio.sleep(0.1)
-        async with session.get(page) as response:
-            assert "Locust" in await response.text()
-    locust.send_signal(signal.SIGINT)
+    locust = await with_page(url, "--users", "3", "--spawn-rate", "3", *where)
+    try:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(START_S):
+            while "POST /rate" not in await _sent(session, page):
+                await asyncio.sleep(0.1)
+            async with session.get(page) as response:
+                assert "Locust" in await response.text()
+    finally:
+        locust.send_signal(signal.SIGINT)
     code, lines = await ended(locust)
     assert "LOSS 0 DUP 0" in lines
     assert code == 0
