@@ -25,8 +25,10 @@ FIRST_LINE: Final = re.compile(rb"POST (%b|/rate(?:\?[!\"$-~]{0,4000})?) (?=HTTP
 """Its groups are the target and, if that is of the commonest form, those of SIMPLE."""
 _PART_OF_LINE: Final = re.compile(rb"POST /rate(?:\?[!\"$-~]{0,4000})?(?: [HTP/1.0\r]{0,9})?")
 _BEGINNING: Final = b"POST /rate"
+_PLAIN: Final = re.compile(rb"(?:[\t -~]++\r\n(?![\t ]))++\r\n")
+"""ASCII text in whole lines up to the empty one, none of them the continuation of another."""
 _ODD: Final = re.compile(rb"[^\t -~\r\n]|\r(?!\n)|(?<!\r)\n|\n[\t ]")
-"""Other than ASCII text in whole lines, or the continuation of a line."""
+"""What makes a beginning impossible to become that; of whole heads it would take six times as long to tell."""
 _FORM: Final = re.compile(rb"application/x-www-form-urlencoded(?:; ?charset=utf-8)?", re.IGNORECASE)
 _KEY: Final = re.compile(rb"\r\n[Ii]dempotency-[Kk]ey:[\t ]*([!-~]{1,255})[\t ]*(?=\r\n)")
 ONCE: Final = frozenset(
@@ -38,6 +40,7 @@ _FOREIGN: Final = frozenset(
     b"content-encoding expect http2-settings proxy-connection sec-websocket-key1 transfer-encoding upgrade".split()
 )
 """What changes how a request is to be read, or answered."""
+_TELLING: Final = ONCE | _FOREIGN
 _MOST_KNOWN: Final = 512
 _LONGEST_KNOWN_BYTES: Final = 1024
 
@@ -111,7 +114,7 @@ class Heads:
 
 def read_head(fields: bytes) -> Head | None:
     """The same, by httptools."""
-    if len(fields) > MAX_HEAD_BYTES or _ODD.search(fields):
+    if len(fields) > MAX_HEAD_BYTES or not _PLAIN.fullmatch(fields):
         return None
     found = _Found()
     parser = httptools.HttpRequestParser(found)
@@ -119,11 +122,10 @@ def read_head(fields: bytes) -> Head | None:
         parser.feed_data(b"POST / " + fields)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
-    names = [name for name, _ in found.fields]
-    if not found.complete or len(names) > MAX_FIELDS or not _FOREIGN.isdisjoint(names):
+    named = found.telling
+    if not found.complete or found.twice or found.count > MAX_FIELDS or not _FOREIGN.isdisjoint(named):
         return None
-    named = {name: value for name, value in found.fields if name in ONCE}
-    if b"host" not in named or sum(name in ONCE for name in names) > len(named):
+    if b"host" not in named:
         return None
     length = named.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > len(str(MAX_FORM_BYTES)) or int(length) > MAX_FORM_BYTES:
@@ -146,12 +148,21 @@ def read_head(fields: bytes) -> Head | None:
 class _Found:
     """What httptools calls while it reads."""
 
+    __slots__ = ("complete", "count", "telling", "twice")
+
     def __init__(self) -> None:
-        self.fields: list[tuple[bytes, bytes]] = []
+        self.count = 0
+        self.telling: dict[bytes, bytes] = {}
+        self.twice = False
+        """Whether a field that tells something came more than once."""
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), value.strip(b"\t ")))
+        self.count += 1
+        name = name.lower()
+        if name in _TELLING:
+            self.twice = self.twice or name in self.telling
+            self.telling[name] = value.strip(b"\t ")
 
     def on_headers_complete(self) -> None:
         self.complete = True

@@ -40,6 +40,9 @@ PRODUCER_LIFETIME_S = 3600.0
 SHORT_LIFETIME_S = 5.0
 """The same on an at-most-once broker: what was sent and lost turns abandoned when its producer's lease ends."""
 LONGEST_PUBLISH_TIMEOUT_S = 60.0
+TICK_S = 0.001
+"""Of the event loop's clock and timers (uvloop's). It takes less than half of one for no wait at all, so that who asks
+for that turns the loop over and over, at full load, until the clock ticks."""
 SLOW_S = 0.005
 """Behind a publish that is under way for longer, a batch does not wait until it holds as many rates."""
 
@@ -303,7 +306,7 @@ class Lane:
     def _spaced(self) -> bool:
         """Whether to wait for MIN_INTERVAL_S, in which case it has been seen to."""
         wait_s = self._last_left + self._settings.min_interval_s - self._loop.time()
-        if wait_s <= 0:
+        if wait_s < TICK_S / 2:
             return False
         self._leaving = True
         self._loop.call_later(wait_s, self._leave)

@@ -71,7 +71,9 @@ def _replicas(found: Sequence[Row]) -> Iterator[Bar]:
 
 def _fresh(found: Sequence[Row]) -> Iterator[Bar]:
     for row in _own(found):
-        if (row.setup.dispatch, row.setup.settings, row.setup.replicas) == ("group", "", 1) and row.workload.offered:
+        setup, workload = row.setup, row.workload
+        counted = workload.offered and workload.consumers == "running"
+        if (setup.dispatch, setup.settings, setup.replicas) == ("group", "", 1) and counted:
             seen = row.spread(FRESHNESS)
             yield Bar(f"POST to visible, p99; {_where(row)}", "ms", _FRESH_MS, True, seen.median if seen else None)
 

@@ -294,6 +294,26 @@ async def test_publishes_can_be_spaced() -> None:
     await bench.close()
 
 
+async def test_a_spaced_lane_rests_until_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of an interval by the arithmetic of floats is no time to wait for: a timer of so little turns the
+    event loop over and over until the clock ticks."""
+    bench = await Bench(min_interval_s=0.002).start()
+    looked = 0
+    leave = bench.lane._leave
+
+    def look() -> None:
+        nonlocal looked
+        looked += 1
+        leave()
+
+    monkeypatch.setattr(bench.lane, "_leave", look)
+    for rate in range(100):
+        await bench.join(rate)
+    assert len(bench.sizes) == 100
+    assert looked <= 3 * 100
+    await bench.close()
+
+
 async def test_close_answers_what_waits(bench: Bench) -> None:
     bench.broker.confirming.clear()
     waiters = [bench.join(1), bench.join(2)]

@@ -53,6 +53,12 @@ def test_replicas_and_freshness() -> None:
     assert grown.value == pytest.approx((27 * 1.3 + 6 + 6 + 11 + 9) / (27 + 6 + 6 + 11 + 9), rel=0.03)
 
 
+def test_nothing_is_visible_where_consumers_stand_still() -> None:
+    still = Workload(offered=(0.5,), consumers="frozen")
+    made = Maker(1, noise=0.0).rows("peers", "peers", [(Setup(broker="nats"), still)])
+    assert bars(made.made) == []
+
+
 def test_the_command_tells_each_and_whether_all_are_met(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fine = brokers(Maker(1)).write(tmp_path / "fine")
     assert commands.main(["bars", str(fine)]) == 0
