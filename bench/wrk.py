@@ -63,11 +63,20 @@ class Peak(msgspec.Struct, frozen=True):
         return self.confirmed_rates / (self.duration_us / 1e6)
 
 
-def command(address: Address, script: str, *, connections: int, seconds: float, threads: int = 1) -> list[str]:
+def command(
+    address: Address,
+    script: str,
+    *,
+    connections: int,
+    seconds: float,
+    threads: int = 1,
+    arguments: Sequence[str] = (),
+) -> list[str]:
     """wrk's command line; raises MissingProgram. Its timeout is long: one that passes only hides a latency."""
     options = ["-t", str(threads), "-c", str(connections), "-d", f"{max(1, round(seconds))}s"]
     options += ["--timeout", f"{_TIMEOUT_S}s"]
-    return [str(find("wrk")), *options, "-s", script, f"http://{address}"]
+    given = ["--", *arguments] if arguments else []
+    return [str(find("wrk")), *options, "-s", script, f"http://{address}", *given]
 
 
 async def run(address: Address, script: Script, *, connections: int, seconds: float) -> Peak:
@@ -87,10 +96,11 @@ async def told(
 ) -> str:
     """What wrk prints when it has done the same, as it prints it; raises MissingProgram and WrkFailed."""
     with as_file(files("bench").joinpath("wrk", f"{script}.lua")) as path:
-        argv = command(address, str(path), connections=connections, seconds=seconds, threads=threads)
+        argv = command(
+            address, str(path), connections=connections, seconds=seconds, threads=threads, arguments=arguments
+        )
         process = await asyncio.create_subprocess_exec(
             *argv,
-            *(["--", *arguments] if arguments else []),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

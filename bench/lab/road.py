@@ -158,8 +158,9 @@ class Road:
             wrk.run_bytes(address, path, first=first, connections=share, seconds=seconds, rates_per_request=rates)
             for address, path, first, share in zip(addresses, self._files, self._places, shares, strict=True)
         ]
-        for address, share in zip(addresses, shares, strict=True):
-            argv = wrk.command(address, "bench/wrk/bytes.lua", connections=share, seconds=seconds)
+        for address, path, share in zip(addresses, self._files, shares, strict=True):
+            script = "bench/wrk/bytes.lua"
+            argv = wrk.command(address, script, connections=share, seconds=seconds, arguments=[str(path)])
             self.found.commands[shlex.join(argv)] = None
         peaks = await asyncio.gather(*works)
         self._places = [place + peak.requests for place, peak in zip(self._places, peaks, strict=True)]

@@ -69,7 +69,7 @@ async def test_a_run_is_measured_accounted_for_and_not_made_again(
     assert 0 < tail.latency_ms["p50"] <= tail.latency_ms["p99"] <= tail.latency_ms["max"]
     assert 0 < tail.freshness_ms["p50"] <= tail.freshness_ms["p99.9"]
     assert run.machine.versions["nats-server"]
-    assert any("wrk" in command for command in run.commands)
+    assert any("bytes.lua http://" in command and " -- " in command for command in run.commands)
     assert run.calibration_us > 0
     assert run.holding is not None
 
