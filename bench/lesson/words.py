@@ -57,13 +57,13 @@ def _one(results: Results) -> Iterator[str]:
         yield (
             f"Between the lesson's NATS and its Kafka lay a factor of {NATS.per_s / KAFKA.per_s:.0f}. Here it is "
             f"{max(nats / kafka, kafka / nats):.1f}: NATS {number(nats)} requests/s, Kafka {number(kafka)}, which is "
-            f"{kafka / KAFKA.per_s:.0f} times the lesson's. It had compared what two client libraries do unasked."
+            f"{number(kafka / KAFKA.per_s)} times the lesson's. It had compared what two client libraries do unasked."
         )
     yield (
-        "Fanrate publishes what has come in by the end of a turn of the event loop, and waits for no more. So an "
-        "answer takes as long as a confirm of the broker's, up to two if two publishes are under way already. Five "
-        "connections make batches of five rates at most: it is where publishing in groups gains least. What it does at "
-        "64 is in the README."
+        "Fanrate publishes what has come in by the end of a turn of the event loop. Beside a publish that is under way "
+        "it lets a smaller batch grow, until that is confirmed or for 5 ms. So an answer takes as long as a confirm of "
+        "the broker's, or as two. Five connections make batches of five rates at most: it is where publishing in "
+        "groups gains least. What it does at 64 is in the README."
     )
 
 
