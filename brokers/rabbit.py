@@ -21,7 +21,7 @@ from pamqp.base import Frame
 
 from brokers.base import Features
 from brokers.keeper import Keeper
-from brokers.rabbit_channel import Channel
+from brokers.rabbit_channel import ask
 from brokers.rabbit_link import Link, door_of
 from brokers.rabbit_publish import Publisher
 from brokers.rabbit_pull import RabbitSubscription
@@ -147,7 +147,7 @@ class RabbitBroker:
     async def _stand(self, link: Link, queues: Sequence[str]) -> bool:
         """Whether all `queues` are there."""
         try:
-            await _ask(link, [commands.Queue.Declare(queue=queue, passive=True) for queue in queues])
+            await ask(link, [commands.Queue.Declare(queue=queue, passive=True) for queue in queues])
         except BrokerUnavailable:
             raise
         except BrokerError:
@@ -164,7 +164,8 @@ class RabbitBroker:
                 requests.append(commands.Queue.Declare(queue=queue, durable=True, arguments=arguments))
                 requests.append(commands.Queue.Bind(queue=queue, exchange=topic, routing_key=""))
             try:
-                return await _ask(link, requests)
+                await ask(link, requests)
+                return
             except BrokerError as exc:
                 found = _OTHER_BOUND.search(str(exc))
                 if found is None and _OTHER_ARGUMENT in str(exc):
@@ -190,16 +191,6 @@ class RabbitBroker:
         if limit is not None:
             most = min(self._features.max_message_bytes, limit)
             self._features = replace(self._features, max_message_bytes=most)
-
-
-async def _ask(link: Link, requests: Sequence[Frame]) -> None:
-    """On a channel of its own, because the server closes it when it refuses."""
-    channel = Channel(link)
-    try:
-        await channel.call(commands.Channel.Open(), *requests)
-    finally:
-        if channel.error is None:
-            channel.close()
 
 
 def _queue(topic: str, group: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
@@ -139,6 +140,17 @@ class Channel:
             self._calls.popleft()
             if not call.done.done():
                 call.done.set_result(call.answers)
+
+
+async def ask(link: Line, requests: Sequence[Frame]) -> list[Frame]:
+    """The answers, on a channel of its own, because the server closes it when it refuses. Raises as `Channel.call`."""
+    channel = Channel(link)
+    try:
+        _, *answers = await channel.call(commands.Channel.Open(), *requests)
+        return answers
+    finally:
+        if channel.error is None:
+            channel.close()
 
 
 def refusal(code: int, text: str) -> BrokerError:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from pamqp import commands
 
 from brokers import rabbit_wire as wire
 from brokers.base import Message
-from brokers.rabbit_channel import Channel
+from brokers.rabbit_channel import Channel, ask
 from brokers.rabbit_link import Link
 from core.errors import BrokerError, BrokerUnavailable
 
@@ -27,6 +27,10 @@ MAX_UNACKNOWLEDGED: Final = 8192
 
 _IDLE_S = 1.0
 """A member that has not fetched for this long gives back what it has not handed out."""
+_SILENT_S = 6.0
+"""A member that waits and is sent nothing for this long looks at its queue. What the server tells of one is up to 5 s
+old."""
+_LOOK_EVERY_S = 2.0
 _MAX_WAITING_BYTES = 8 * 2**20
 """Beyond, the member reads nothing until it is fetched from."""
 
@@ -116,9 +120,12 @@ class RabbitSubscription:
         self._held: OrderedDict[int, float] = OrderedDict()
         """Fetched and not acknowledged: tag -> when it is given back, earliest first."""
         self._changed = asyncio.Event()
+        self._heard = 0.0
+        """When a message arrived, or the server was asked for some."""
         self._fetching = False
         self._idle: asyncio.TimerHandle | None = None
         self._overdue: asyncio.TimerHandle | None = None
+        self._waking: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def attach(self) -> _Consumer:
@@ -141,6 +148,8 @@ class RabbitSubscription:
             await link.close()
             raise
         self._consumer = consumer
+        self._heard = self._loop.time()
+        self._wake()
         return consumer
 
     async def fetch(self, max_messages: int, max_bytes: int, timeout_s: float) -> list[Message]:
@@ -154,6 +163,7 @@ class RabbitSubscription:
                 while not self._waiting:
                     self._changed.clear()
                     await self._changed.wait()
+                    await self._look_after(consumer)
                     self._check_open()
                     if consumer.error is not None:
                         raise BrokerUnavailable(str(consumer.error))
@@ -208,10 +218,10 @@ class RabbitSubscription:
 
     async def _detach(self) -> None:
         link, self._link, self._consumer = self._link, None, None
-        for timer in (self._idle, self._overdue):
+        for timer in (self._idle, self._overdue, self._waking):
             if timer is not None:
                 timer.cancel()
-        self._idle = self._overdue = None
+        self._idle = self._overdue = self._waking = None
         self._waiting.clear()
         self.waiting_bytes = 0
         self._held.clear()
@@ -238,6 +248,24 @@ class RabbitSubscription:
         wanted = min(wanted, MAX_UNACKNOWLEDGED)
         if wanted > consumer.prefetch:
             consumer.consume(wanted)
+            self._heard = self._loop.time()
+
+    def _wake(self) -> None:
+        """A fetch that waits, so that it looks after the consumer."""
+        self._waking = self._loop.call_later(_LOOK_EVERY_S, self._wake)
+        self._changed.set()
+
+    async def _look_after(self, consumer: _Consumer) -> None:
+        """Give up a consumer that is sent nothing of what its queue has, though it has room, or of which the queue does
+        not know: RabbitMQ (3.10) does not always tell a consumer that its quorum queue was deleted, and one that is
+        made anew in its place may then say that it has the consumer, and send it nothing. Raises BrokerError."""
+        if self._loop.time() - self._heard < _SILENT_S:
+            return
+        (answer,) = await ask(consumer.link, [commands.Queue.Declare(queue=self._queue, passive=True)])
+        queue = cast(commands.Queue.DeclareOk, answer)
+        if not self._waiting and (queue.message_count or not queue.consumer_count):
+            consumer.fail(BrokerUnavailable(f"queue {self._queue!r} has forgotten its consumer"))
+            raise BrokerUnavailable(str(consumer.error))
 
     def _receive(self, tag: int, body: bytes) -> None:
         consumer = self._consumer
@@ -246,6 +274,7 @@ class RabbitSubscription:
         if not self._fetching and not consumer.prefetch:  # on its way when the member came to rest
             consumer.requeue([tag])
             return
+        self._heard = self._loop.time()
         self._waiting.append((tag, body))
         self.waiting_bytes += len(body)
         if self.waiting_bytes > _MAX_WAITING_BYTES:
