@@ -256,10 +256,10 @@ class RabbitSubscription:
         self._changed.set()
 
     async def _look_after(self, consumer: _Consumer) -> None:
-        """Give up a consumer that is sent nothing of what its queue has, though it has room, or of which the queue does
+        """Give up a consumer that holds nothing and is sent nothing of what its queue has, or of which the queue does
         not know: RabbitMQ (3.10) does not always tell a consumer that its quorum queue was deleted, and one that is
         made anew in its place may then say that it has the consumer, and send it nothing. Raises BrokerError."""
-        if self._loop.time() - self._heard < _SILENT_S:
+        if self._held or self._loop.time() - self._heard < _SILENT_S:
             return
         (answer,) = await ask(consumer.link, [commands.Queue.Declare(queue=self._queue, passive=True)])
         queue = cast(commands.Queue.DeclareOk, answer)
