@@ -16,6 +16,7 @@ import psutil
 import pytest
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelPreconditionFailed
+from pamqp import commands
 from structlog.testing import capture_logs
 
 from brokers.conformance.harness import SOON_S, Harness, Server, bodies, fresh, numbered, persistently, take, until
@@ -316,6 +317,30 @@ async def test_a_member_whose_connection_breaks_gets_another_and_old_receipts_ar
     assert bodies(again) == [b"held", b"new"]
     await reader.close()
     assert bodies(await take(await broker.subscribe(topic, "readers"), 2)) == [b"held", b"new"]
+
+
+async def test_a_member_that_its_queue_has_forgotten_begins_anew(
+    on_shared: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RabbitMQ 3.10 forgets one at times, whose queue is deleted. One that has nothing to read is not forgotten."""
+    monkeypatch.setattr("brokers.rabbit_pull._SILENT_S", 1.0)
+    monkeypatch.setattr("brokers.rabbit_pull._LOOK_EVERY_S", 0.2)
+    broker, topic = await on_shared.broker(), fresh()
+    await broker.ensure(topic, ["readers"])
+    reader = await broker.subscribe(topic, "readers")
+    assert isinstance(reader, RabbitSubscription)
+    consumer = await reader.attach()
+    waiting = asyncio.create_task(reader.fetch(1, 2**20, 60.0))
+    await asyncio.sleep(3.0)
+    assert not waiting.done()
+    assert await reader.attach() is consumer
+
+    consumer.send(commands.Basic.Cancel(consumer_tag="1", nowait=True))
+    await broker.publish(topic, b"unseen", SOON_S)
+    async with asyncio.timeout(15.0):
+        with pytest.raises(BrokerUnavailable, match="forgotten"):
+            await waiting
+    assert bodies(await take(reader, 1)) == [b"unseen"]
 
 
 async def test_a_member_that_does_not_fetch_gives_back_what_it_did_not_hand_out(on_shared: Harness) -> None:
