@@ -148,7 +148,6 @@ class RabbitSubscription:
             await link.close()
             raise
         self._consumer = consumer
-        self._heard = self._loop.time()
         self._wake()
         return consumer
 
@@ -163,7 +162,8 @@ class RabbitSubscription:
                 while not self._waiting:
                     self._changed.clear()
                     await self._changed.wait()
-                    await self._look_after(consumer)
+                    if not self._waiting:
+                        await self._look_after(consumer)
                     self._check_open()
                     if consumer.error is not None:
                         raise BrokerUnavailable(str(consumer.error))
@@ -258,14 +258,14 @@ class RabbitSubscription:
     async def _look_after(self, consumer: _Consumer) -> None:
         """Give up a consumer that holds nothing and is sent nothing of what its queue has, or of which the queue does
         not know: RabbitMQ (3.10) does not always tell a consumer that its quorum queue was deleted, and one that is
-        made anew in its place may then say that it has the consumer, and send it nothing. Raises BrokerError."""
+        made anew in its place may then say that it has the consumer, and send it nothing. Raises BrokerError if the
+        queue cannot be looked at."""
         if self._held or self._loop.time() - self._heard < _SILENT_S:
             return
         (answer,) = await ask(consumer.link, [commands.Queue.Declare(queue=self._queue, passive=True)])
         queue = cast(commands.Queue.DeclareOk, answer)
         if not self._waiting and (queue.message_count or not queue.consumer_count):
             consumer.fail(BrokerUnavailable(f"queue {self._queue!r} has forgotten its consumer"))
-            raise BrokerUnavailable(str(consumer.error))
 
     def _receive(self, tag: int, body: bytes) -> None:
         consumer = self._consumer

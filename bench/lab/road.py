@@ -154,14 +154,14 @@ class Road:
         addresses = self._stage.addresses
         shares = [len(range(k, self._workload.connections, len(addresses))) for k in range(len(addresses))]
         rates = self._workload.rates_per_request
-        works = [
-            wrk.run_bytes(address, path, first=first, connections=share, seconds=seconds, rates_per_request=rates)
-            for address, path, first, share in zip(addresses, self._files, self._places, shares, strict=True)
-        ]
-        for address, path, share in zip(addresses, self._files, shares, strict=True):
-            script = "bench/wrk/bytes.lua"
+        script = "bench/wrk/bytes.lua"
+        works = []
+        for address, path, first, share in zip(addresses, self._files, self._places, shares, strict=True):
             argv = wrk.command(address, script, connections=share, seconds=seconds, arguments=[str(path)])
             self.found.commands[shlex.join(argv)] = None
+            works.append(
+                wrk.run_bytes(address, path, first=first, connections=share, seconds=seconds, rates_per_request=rates)
+            )
         peaks = await asyncio.gather(*works)
         self._places = [place + peak.requests for place, peak in zip(self._places, peaks, strict=True)]
         self._stage.book(sum(peak.sent_rates for peak in peaks), sum(peak.confirmed_rates for peak in peaks))

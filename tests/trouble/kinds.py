@@ -52,6 +52,8 @@ class Kind:
     """Whether its server listens on `Way.inner`; otherwise a proxy forwards to where all clients go."""
     flows_again_s: float = 10.0
     """How soon after the broker's return confirms must flow."""
+    counts_again_s: float | None = None
+    """How soon after confirms flow into a topic made anew they must be counted; None: within `flows_again_s`."""
     silent_s: float = 10.5
     """A consumer that was silent for so long has lost what it held to others."""
 
@@ -159,7 +161,16 @@ NATS = Kind(conformance.NATS, "nats", ("nats-server",), _nats, _delete_stream, _
 
 REDIS = Kind(conformance.REDIS, "redis", ("redis-server",), _redis, _delete_key, _delete_stream_group)
 
-RABBIT = Kind(conformance.RABBIT, "amqp", ("rabbitmq-server",), _rabbit, _delete_queue, _delete_queue, silent_s=7.5)
+RABBIT = Kind(
+    conformance.RABBIT,
+    "amqp",
+    ("rabbitmq-server",),
+    _rabbit,
+    _delete_queue,
+    _delete_queue,
+    counts_again_s=15.0,  # a consumer that is told nothing is silent for 6 s, and judges by numbers up to 5 s old
+    silent_s=7.5,
+)
 
 KAFKA = Kind(
     conformance.KAFKA, "kafka", ("java", "kafka"), _kafka, _delete_kafka_topic, listens_to_proxy=True, silent_s=8.0

@@ -23,9 +23,6 @@ SMALL_BYTES = 64 * 1024
 FULL_S = 30.0
 GROUP_BACK_S = 3.0
 GETS_S = 10.0
-FOUND_S = 15.0
-"""How soon a consumer that RabbitMQ did not tell of its queue's end must have found it out: it is silent for 6 s, then
-judges by numbers that are up to 5 s old."""
 
 
 @pytest.mark.features(refuses_when_full=True)
@@ -78,7 +75,7 @@ async def test_topic_deleted_under_a_consumer(served: ServedWorld, choose: Choos
             await services.delete_topic()
             load.back("the topic")
             await load.flows()
-            await load.grows("counted after the topic was made anew", services.counted, FOUND_S)
+            await load.grows("counted after the topic was made anew", services.counted, served.kind.counts_again_s)
         assert set((await load.stop()).statuses) <= {200, 503}
         verdict = await load.verdict(NO_MORE_S)
         assert verdict.dup == 0
